@@ -1,0 +1,107 @@
+"""Frozen settings of a run. Every value is checked where it is made, so that nothing downstream has to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from engine.errors import ConfigError
+
+Backend = Literal["auto", "eager", "inductor", "tensorrt"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DecoderName = Literal["auto", "dali", "cpu"]
+MetricsLevel = Literal["none", "mse", "full"]
+StorageDtype = Literal["f2", "f4"]
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises ConfigError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}: {value}")
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raises ConfigError unless `value` is `least` or more."""
+    if not value >= least:
+        raise ConfigError(f"{name} must be {least:g} or more: {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """How files become pixels. The limits guard against decompression bombs: they are read from headers, before pixels are made."""
+
+    decoder: DecoderName = "auto"
+    threads: int = 0  # 0: one a core
+    max_bytes: int = 512 * 2**20  # of a source file
+    max_pixels: int = 100_000_000  # height x width that a header may claim
+
+    def __post_init__(self) -> None:
+        check_choice("decode.decoder", self.decoder, ("auto", "dali", "cpu"))
+        check_at_least("decode.threads", self.threads, 0)
+        check_at_least("decode.max_bytes", self.max_bytes, 1)
+        check_at_least("decode.max_pixels", self.max_pixels, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """Per-image optimisation of codes. `loss` is a tuple of (term, weight); `target_mse` 0 and `patience` 0 switch those stops off."""
+
+    steps: int = 0
+    lr: float = 0.1
+    loss: tuple[tuple[str, float], ...] = (("mse", 1.0),)
+    target_mse: float = 0.0
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least("refine.steps", self.steps, 0)
+        if not 0 < self.lr < float("inf"):
+            raise ConfigError(f"refine.lr must be a positive number: {self.lr}")
+        if not 0 <= self.steps <= 65535:
+            raise ConfigError(f"refine.steps must be 65535 or less: {self.steps}")
+        check_at_least("refine.target_mse", self.target_mse, 0)
+        check_at_least("refine.patience", self.patience, 0)
+        if not self.loss or not any(weight > 0 for _, weight in self.loss):
+            raise ConfigError(f"refine.loss needs a term with a positive weight: {self.loss}")
+
+
+def parse_loss(text: str) -> tuple[tuple[str, float], ...]:
+    """`mse=1,lpips=0.8` as (("mse", 1.0), ("lpips", 0.8)); raises ConfigError on anything else."""
+    terms: list[tuple[str, float]] = []
+    for part in text.split(","):
+        name, _, weight = part.strip().partition("=")
+        try:
+            terms.append((name, float(weight)))
+        except ValueError:
+            raise ConfigError(f"loss must read like mse=1,lpips=0.8: {text}") from None
+    names = [name for name, _ in terms]
+    if len(set(names)) != len(names) or "" in names:
+        raise ConfigError(f"loss must name each term once: {text}")
+    return tuple(terms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Everything a worker needs to turn shards into rows of one archive. Plain values only: it is sent to other machines as it is."""
+
+    archive: str
+    codec: str  # a codec directory
+    batch_size: int = 16
+    backend: Backend = "auto"
+    precision: Precision = "auto"
+    metrics: MetricsLevel = "full"
+    film_size: int = 1024
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least("batch-size", self.batch_size, 1)
+        check_choice("backend", self.backend, ("auto", "eager", "inductor", "tensorrt"))
+        check_choice("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        check_choice("metrics", self.metrics, ("none", "mse", "full"))
+        if not 16 <= self.film_size <= 16384:
+            raise ConfigError(f"film-size must be 16 to 16384: {self.film_size}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return asdict(self)

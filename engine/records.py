@@ -1,0 +1,153 @@
+"""What crosses a boundary between two stages, or between the driver and a worker. No record has behaviour beyond its own shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Status(IntEnum):
+    """How a row ended; stored as u1 with CF flags, so the numbers never change meaning."""
+
+    NOT_WRITTEN = 0
+    OK = 1
+    DECODE_ERROR = 2
+    ENCODE_ERROR = 3
+    REFINE_DIVERGED = 4
+    NONFINITE = 5
+    POISON = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One film as the plan names it: `row` in the archive, a unique `sample_id`, and the `uri` it is read from."""
+
+    row: int
+    sample_id: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The unit of work: consecutive rows of the plan. `digest` is the sha256 of these rows in the plan."""
+
+    index: int
+    refs: tuple[ImageRef, ...]
+    digest: str
+    attempt: int = 1
+    poison: frozenset[int] = frozenset()  # rows that killed a worker: written as such, never decoded again
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One film that did not make it: where it stopped and why, in one line without paths."""
+
+    row: int
+    sample_id: str
+    status: Status
+    stage: str  # read, decode, encode, refine, worker
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of one source file once it has been read: sha256 of its bytes (32 bytes), size in pixels, bit depth."""
+
+    sha256: bytes
+    height: int
+    width: int
+    bits: int
+    note: str = ""  # for example "first of 3 frames"
+
+
+@dataclass(slots=True)
+class PixelBatch:
+    """Decoded films. Gray, float32 in [-1, 1].
+
+    `pixels` [N, 1, R, R] at the codec's resolution; `films` [N, 1, F, F] at the film size on which quality is measured
+    (None when nothing is to be measured, the same tensor as `pixels` when both sizes are equal).
+    `refs` and `infos` have N entries, in plan order. `failures` are the films of the same stretch of the plan that have no pixels.
+    `failed_infos` keeps, by row, what was learnt of a failed file before it failed (its digest, say).
+    """
+
+    refs: list[ImageRef]
+    pixels: Tensor
+    films: Tensor | None
+    infos: list[SourceInfo]
+    failures: list[Failure] = field(default_factory=list)
+    failed_infos: dict[int, SourceInfo] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class LatentBatch:
+    """Codes of one PixelBatch, row for row.
+
+    `latents` [N, *shape] float32 on the codec's gauge. `steps` [N] int32: refinement steps of the code kept (0: the encoder's own).
+    `loss_initial` and `loss` [N] float32: the objective at the start and of the code kept, None before refinement.
+    `stop` has one word an image: "budget", "target", "plateau", "diverged", or "" where nothing was refined.
+    """
+
+    latents: Tensor
+    steps: Tensor
+    loss_initial: Tensor | None = None
+    loss: Tensor | None = None
+    stop: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ShardRows:
+    """One shard's worth of every array of the archive, as NumPy columns of n rows, ready to be written.
+
+    `columns` maps an array's name (INTERFACE: latent, sample_id, status, mse_initial, mse, psnr, ssim, steps, source_sha256,
+    source_height, source_width, source_bits) to its values. Every row has a status other than NOT_WRITTEN.
+    """
+
+    columns: dict[str, np.ndarray[Any, Any]]
+    failures: list[Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReceipt:
+    """What a worker hands back: the commit record of one shard, as it stands in the archive.
+
+    `rows` counts by status name ("ok", "decode_error", ...). `objects` maps an object's key in the store to
+    {"sha256", "bytes"}, or to None where all its values are fill and no object exists. `made_by` tells host, backend, precision,
+    decoder and parity figures; `seconds` the time by stage.
+    """
+
+    shard: int
+    first_row: int
+    num_rows: int
+    plan_digest: str
+    attempt: int
+    rows: dict[str, int]
+    objects: dict[str, dict[str, Any] | None]
+    failures: list[Failure]
+    made_by: dict[str, Any]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one `encode` did, over the whole archive; `seconds` and `images_per_second` only over this run."""
+
+    archive: str
+    rows: int
+    ok: int
+    failed: int
+    pending: int
+    shards: int
+    shards_done: int
+    failed_by_reason: dict[str, int]
+    bytes: int
+    psnr: float | None  # mean over ok rows, dB; None where it was not measured
+    ssim: float | None
+    encoded_now: int
+    seconds: float
+    images_per_second: float
