@@ -1,0 +1,72 @@
+"""The Ray side of a worker: an actor that builds the flow once and runs shards. Pixels never leave its process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.flow import Flow, build_flow
+from engine.records import ImageRef, Shard, ShardReceipt
+
+
+class ShardWorker:
+    """Made into a Ray actor by the pool, which also says how many cores and GPUs it holds."""
+
+    def __init__(self, cfg: EngineConfig) -> None:
+        self._cfg = cfg
+
+    def ready(self) -> bool:
+        """Loads weights, compiles and warms up, or raises here: an error of a method keeps its class on the way to the driver."""
+        return self._flow is not None
+
+    def run(self, shard: Shard) -> ShardReceipt:
+        """One shard of films in, one committed shard of rows out."""
+        return self._flow.encode(shard)
+
+    def rehearse(self, refs: Sequence[ImageRef]) -> dict[str, float]:
+        """The same films one by one without writing, to see whether they kill the process."""
+        return build_flow(replace(self._cfg, batch_size=1), write=False).rehearse(refs)
+
+    @cached_property
+    def _flow(self) -> Flow:
+        import torch
+
+        torch.set_num_threads(self._cfg.decode.threads)
+        return build_flow(self._cfg)
+
+
+def connect(address: str | None) -> dict[str, float]:
+    """Joins a Ray cluster (`address`, else RAY_ADDRESS as set inside a job, else a new one on this machine); returns its resources."""
+    import ray
+
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, include_dashboard=None if _wants_existing(address) else False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            where = address or os.environ.get("RAY_ADDRESS", "this machine")
+            raise ConfigError(f"no Ray cluster answers at {where}: {str(error).strip().splitlines()[0]}") from None
+    return dict(ray.cluster_resources())
+
+
+def count_nodes() -> int:
+    """Machines of the cluster that are alive."""
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
+def disconnect() -> None:
+    """Leaves the cluster; one that `connect` started on this machine ends with it."""
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def _wants_existing(address: str | None) -> bool:
+    return bool(address or os.environ.get("RAY_ADDRESS"))

@@ -1,0 +1,69 @@
+"""One shard's rows while they are being filled: every film ends as exactly one row, whatever happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.records import Failure, ImageRef, Shard, ShardRows, SourceInfo, Status
+
+QUALITY = ("mse_initial", "mse", "psnr", "ssim")
+
+
+class RowTable:
+    """The columns of one shard, filled row by row. Latents are rounded to the stored type before they are measured."""
+
+    def __init__(self, shard: Shard, code_shape: Sequence[int], latent_dtype: str) -> None:
+        n = len(shard.refs)
+        self._first_row = shard.refs[0].row
+        self._refs = shard.refs
+        self._failures: dict[int, Failure] = {}
+        self.columns: dict[str, np.ndarray[Any, Any]] = {
+            "latent": np.full((n, *code_shape), np.nan, dtype=latent_dtype),
+            "sample_id": np.array([ref.sample_id for ref in shard.refs], dtype=object),
+            "status": np.zeros(n, dtype="u1"),
+            **{name: np.full(n, np.nan, dtype="f4") for name in QUALITY},
+            "steps": np.zeros(n, dtype="u2"),
+            "source_sha256": np.zeros((n, 32), dtype="u1"),
+            "source_height": np.zeros(n, dtype="u2"),
+            "source_width": np.zeros(n, dtype="u2"),
+            "source_bits": np.zeros(n, dtype="u1"),
+        }
+
+    def put_source(self, ref: ImageRef, info: SourceInfo) -> None:
+        """Records what was learnt of a film's file, also of one that failed later."""
+        at = self._at(ref.row)
+        self.columns["source_sha256"][at] = np.frombuffer(info.sha256, dtype="u1") if info.sha256 else 0
+        for name, value in (("source_height", info.height), ("source_width", info.width), ("source_bits", info.bits)):
+            self.columns[name][at] = value
+
+    def put_latent(self, ref: ImageRef, latent: np.ndarray[Any, Any], steps: int, quality: dict[str, float]) -> None:
+        """Records a film that came through: its code (already of the stored type), refinement steps and quality figures."""
+        at = self._at(ref.row)
+        self.columns["latent"][at] = latent
+        self.columns["steps"][at] = steps
+        self.columns["status"][at] = Status.OK
+        for name, value in quality.items():
+            self.columns[name][at] = value
+
+    def fail(self, failure: Failure, *, keep_latent: bool = False) -> None:
+        """Marks a film as failed. Its code becomes NaN unless `keep_latent` (a diverged film keeps its best finite code)."""
+        at = self._at(failure.row)
+        self.columns["status"][at] = failure.status
+        if not keep_latent:
+            self.columns["latent"][at] = np.nan
+            self.columns["steps"][at] = 0
+            for name in QUALITY:
+                self.columns[name][at] = np.nan
+        self._failures[failure.row] = failure
+
+    def finish(self) -> ShardRows:
+        """The filled columns; raises AssertionError when a film ended nowhere, which would be our own mistake."""
+        missing = [ref.sample_id for ref, status in zip(self._refs, self.columns["status"], strict=True) if status == Status.NOT_WRITTEN]
+        assert not missing, f"films without an outcome: {missing[:3]}"
+        return ShardRows(columns=self.columns, failures=[self._failures[row] for row in sorted(self._failures)])
+
+    def _at(self, row: int) -> int:
+        return row - self._first_row
