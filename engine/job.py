@@ -1,0 +1,170 @@
+"""One job from its flat settings to an open archive and a plan: what is decided before any film is read."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.archive.cleaning import remove_archive
+from engine.archive.root import check_fingerprint, fingerprint_parts, plan_beside
+from engine.archive.schema import ArchiveSpec
+from engine.archive.writer import create_archive
+from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
+from engine.encode.codec import Codec, codec_files, load_codec
+from engine.errors import ArchiveError, ConfigError
+from engine.source.plan import Plan, make_plan, open_plan
+
+EMBED_LIMIT = 64 * 2**20  # bytes of a codec that is stored in the archive unasked
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """One call of `encode`: the source, how it is cut and named, where it runs, and the settings that every worker gets."""
+
+    source: str
+    engine: EngineConfig
+    workers: int | None = None  # None: in this process, or on a cluster one a GPU, else one a node
+    address: str | None = None
+    shard_rows: int | None = None  # None: as the archive has it, else by the number of films
+    id_from: str | None = None
+    hash_key: bytes | None = None
+    limit: int | None = None
+    loss: str | None = None  # None: the codec's own
+    dtype: StorageDtype = "f2"
+    embed_codec: bool | None = None  # None: when it is small
+    overwrite: bool = False
+    resume: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume and --overwrite exclude each other")
+        for name, value, least in (("workers", self.workers, 0), ("shard-rows", self.shard_rows, 1), ("limit", self.limit, 1)):
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be {least} or more: {value}")
+        check_choice("dtype", self.dtype, ("f2", "f4"))
+
+
+def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobConfig:
+    """The settings of one job from flat keywords, as the command line names them; unknown ones raise ConfigError."""
+    renamed = {"refine_steps": "steps", "refine_lr": "lr"}
+    groups: dict[type, dict[str, Any]] = {JobConfig: {}, EngineConfig: {}, DecodeConfig: {}, RefineConfig: {}}
+    for name, value in settings.items():
+        field = renamed.get(name, name)
+        owner = next((group for group in groups if field in group.__dataclass_fields__), None)  # type: ignore[attr-defined]
+        if owner is None or field in ("engine", "source", "decode", "refine", "archive", "codec"):
+            raise ConfigError(f"unknown setting: {name}")
+        groups[owner][field] = value
+    engine = EngineConfig(
+        archive=str(Path(archive).absolute()),
+        codec=codec if codec == "demo" else str(Path(codec).absolute()),  # workers may run in other folders
+        decode=DecodeConfig(**groups[DecodeConfig]),
+        refine=RefineConfig(**groups[RefineConfig]),
+        **groups[EngineConfig],
+    )
+    return JobConfig(source=source, engine=engine, **groups[JobConfig])
+
+
+def plan_job(job: JobConfig, path: Path, *, shard_rows: int | None = None) -> Plan:
+    """Lists the source and fixes rows, ids and shards in a plan file."""
+    rows: int | Callable[[int], int] = shard_rows or job.shard_rows or (lambda films: default_shard_rows(films, job.engine))
+    return make_plan(job.source, path, shard_rows=rows, id_from=job.id_from, limit=job.limit, hash_key=job.hash_key)
+
+
+def default_shard_rows(films: int, cfg: EngineConfig) -> int:
+    """A shard is what a kill can cost and what a worker is given: 64 to a run, in whole batches, no more than minutes of work each."""
+    most = 64 if cfg.refine.steps else 1024
+    batches = max(1, round(films / 64 / cfg.batch_size))
+    return max(cfg.batch_size, min(most, batches * cfg.batch_size))
+
+
+def open_job(job: JobConfig) -> tuple[JobConfig, Plan]:
+    """The archive of a job, made if it is not there, and its plan; the job comes back with the codec's own loss filled in.
+
+    The source is listed again for an archive that exists: a data set that changed in between is refused, not mixed.
+    Raises FingerprintMismatch (exit 3) naming what differs, ArchiveError for something that is no archive.
+    """
+    codec = load_codec(job.engine.codec)
+    job = with_loss(job, codec)
+    archive = Path(job.engine.archive)
+    if job.overwrite:
+        remove_archive(archive)
+    if archive.exists():
+        return job, _reopen(job, codec, archive)
+    if job.resume:
+        raise ArchiveError(f"there is no archive to resume: {archive}")
+    return job, _create(job, codec, archive)
+
+
+def with_loss(job: JobConfig, codec: Codec) -> JobConfig:
+    """The job with its refinement loss: the one asked for, else the codec's."""
+    loss = parse_loss(job.loss or codec.loss)
+    return replace(job, engine=replace(job.engine, refine=replace(job.engine.refine, loss=loss)))
+
+
+def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
+    """Everything that decides the bytes of an archive. Two runs with equal parts may share one."""
+    cfg = job.engine
+    return {
+        "codec": {"name": codec.name, "digest": codec.digest},
+        "recipe": codec.recipe.to_json(),
+        "latent": {"dims": list(codec.code_dims), "shape": list(codec.code_shape), "dtype": job.dtype, "gauge": codec.gauge},
+        "refine": asdict(cfg.refine) if cfg.refine.steps else {"steps": 0},
+        "metrics": cfg.metrics,
+        "film_size": cfg.film_size,
+        "precision": cfg.precision,
+        "batch_size": cfg.batch_size,
+        "limits": {"max_bytes": cfg.decode.max_bytes, "max_pixels": cfg.decode.max_pixels},
+        "seed": cfg.seed,
+        "shard_rows": plan.shard_rows,
+        "plan": plan.digest,
+    }
+
+
+def resolve_workers(job: JobConfig) -> int:
+    """How many Ray workers a job gets; 0 means that Ray is not needed."""
+    if job.workers is not None:
+        return job.workers
+    if not (job.address or os.environ.get("RAY_ADDRESS")):
+        return 0
+    from engine.cluster.worker import connect, count_nodes
+
+    gpus = int(connect(job.address).get("GPU", 0))
+    return gpus or count_nodes()
+
+
+def _reopen(job: JobConfig, codec: Codec, archive: Path) -> Plan:
+    known = fingerprint_parts(archive)
+    kept = plan_beside(archive)
+    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
+        listed = Path(scratch) / kept.name
+        plan = plan_job(job, listed, shard_rows=job.shard_rows or int(known["shard_rows"]))
+        check_fingerprint(archive, fingerprint_of(job, codec, plan))
+        if not kept.exists():
+            kept.write_bytes(listed.read_bytes())
+    return open_plan(kept)
+
+
+def _create(job: JobConfig, codec: Codec, archive: Path) -> Plan:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    plan = plan_job(job, plan_beside(archive))
+    files = codec_files(job.engine.codec)
+    embed = job.embed_codec if job.embed_codec is not None else sum(map(len, files.values())) <= EMBED_LIMIT
+    spec = ArchiveSpec(
+        num_rows=plan.num_rows,
+        shard_rows=plan.shard_rows,
+        latent_dims=codec.code_dims,
+        latent_shape=codec.code_shape,
+        latent_dtype=job.dtype,
+        fingerprint_parts=fingerprint_of(job, codec, plan),
+        software={"latentray": __version__},
+        plan_digest=plan.digest,
+        plan_sha256=plan.file_sha256,
+    )
+    create_archive(archive, spec, codec_files=files if embed else None)
+    return plan

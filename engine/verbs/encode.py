@@ -1,0 +1,117 @@
+"""`latentray encode`: the main job, and exactly what `python engine/encode_dataset.py` takes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+HELP = "a data set of films in, a verified archive of codes out"
+
+SETTINGS = (
+    *("refine_steps", "refine_lr", "target_mse", "patience", "loss", "batch_size", "shard_rows", "workers", "backend", "precision"),
+    *("decoder", "threads", "max_pixels", "metrics", "film_size", "dtype", "id_from", "limit", "resume", "overwrite", "address"),
+    *("embed_codec", "seed", "quiet"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options as INTERFACE names them."""
+    parser.add_argument("source", help="a folder, a glob, a CSV or Parquet manifest, an fsspec URL of these, or phantom:N")
+    parser.add_argument("--archive", required=True, metavar="OUT.zarr", help="where the codes go")
+    parser.add_argument("--codec", required=True, metavar="NAME_OR_DIR", help="a codec directory, or a shipped one by name")
+    _add_coding(parser.add_argument_group("coding"))
+    _add_running(parser.add_argument_group("running"))
+    _add_archive(parser.add_argument_group("archive"))
+
+
+def _add_coding(group: Any) -> None:
+    group.add_argument("--refine-steps", type=int, default=0, metavar="N", help="optimise each code by N steps; 0 keeps the encoder's")
+    group.add_argument("--refine-lr", type=float, default=0.1, metavar="RATE", help="learning rate of refinement")
+    group.add_argument("--loss", metavar="TERMS", help="refinement loss, for example mse=1; left out: the codec's own")
+    group.add_argument("--target-mse", type=float, default=0.0, metavar="MSE", help="a film that reaches it is done; 0: off")
+    group.add_argument("--patience", type=int, default=0, metavar="N", help="a film that gains nothing for N steps is done; 0: off")
+    group.add_argument("--metrics", choices=("none", "mse", "full"), default="full", help="quality stored with each code")
+    group.add_argument("--film-size", type=int, default=1024, metavar="PX", help="side at which quality is measured")
+    group.add_argument("--seed", type=int, default=0, help="recorded; decides whatever is random")
+
+
+def _add_running(group: Any) -> None:
+    group.add_argument("--workers", type=int, metavar="N", help="Ray workers; 0: in this process; left out: 0, or one a GPU of a cluster")
+    group.add_argument("--address", metavar="RAY", help="the Ray cluster to join; left out: RAY_ADDRESS, else this machine")
+    group.add_argument("--batch-size", type=int, default=16, metavar="B", help="films coded together")
+    group.add_argument("--backend", choices=("auto", "eager", "inductor", "tensorrt"), default="auto", help="how networks run")
+    group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the networks")
+    group.add_argument("--decoder", choices=("auto", "dali", "cpu"), default="auto", help="how files become pixels")
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="decoding threads of a worker; 0: one a core")
+    group.add_argument("--max-pixels", type=int, default=100_000_000, metavar="N", help="a film whose header claims more is refused")
+    group.add_argument("--dry-run", action="store_true", help="plan, bytes and time estimate as JSON; writes nothing")
+    group.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_archive(group: Any) -> None:
+    group.add_argument("--shard-rows", type=int, metavar="S", help="films a shard; left out: by the size of the data set")
+    group.add_argument(
+        "--id", dest="id_from", choices=("stem", "relpath", "column"), help="what names a row; left out: a manifest's id column, else stem"
+    )
+    group.add_argument("--hash-ids", metavar="KEYFILE", help="store a keyed hash of each id instead of the id")
+    group.add_argument("--limit", type=int, metavar="N", help="only the first N films of the plan")
+    group.add_argument("--dtype", choices=("f2", "f4"), default="f2", help="stored type of the codes")
+    group.add_argument("--embed-codec", action=argparse.BooleanOptionalAction, help="store the codec inside; left out: when under 64 MiB")
+    group.add_argument("--fidelity", default="none", metavar="none", help="a layer beside the code; only none in this version")
+    group.add_argument("--max-failed-fraction", type=float, default=0.05, metavar="F", help="exit 1 when more films than this failed")
+    group.add_argument("--resume", action="store_true", help="continue an archive; refuse to start one")
+    group.add_argument("--overwrite", action="store_true", help="remove an existing archive first")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encodes; exit 1 when too many films failed."""
+    from engine.errors import ConfigError
+    from engine.job import job_config
+    from engine.verbs.output import emit
+
+    if args.fidelity != "none":
+        raise ConfigError(f"fidelity layers are not available in this version, use --fidelity none: {args.fidelity}")
+    if not 0 <= args.max_failed_fraction <= 1:
+        raise ConfigError(f"max-failed-fraction must be 0 to 1: {args.max_failed_fraction}")
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    job = job_config(args.source, args.archive, args.codec, hash_key=_key(args.hash_ids), **settings)
+    if args.dry_run:
+        import json
+
+        from engine.estimate import estimate
+
+        print(json.dumps(estimate(job)))
+        return 0
+    from dataclasses import asdict
+
+    from engine.encode_dataset import run_job
+
+    summary = run_job(job)
+    failed = [f"  {count} {reason}" for reason, count in summary.failed_by_reason.items()]
+    emit(args, "\n".join([_sentence(summary), *failed]), asdict(summary))
+    if summary.failed > args.max_failed_fraction * summary.rows:
+        print(f"latentray encode: too many films failed: {summary.failed} of {summary.rows}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _sentence(summary: Any) -> str:
+    quality = "" if summary.psnr is None else f" · PSNR {summary.psnr:.2f} dB · SSIM {summary.ssim:.3f}"
+    rate = f" · {summary.images_per_second:.1f} images/s" if summary.encoded_now else " · nothing left to do"
+    return f"{summary.archive}: {summary.rows} films · {summary.ok} ok · {summary.failed} failed{quality}{rate}"
+
+
+def _key(path: str | None) -> bytes | None:
+    from engine.errors import ConfigError
+
+    if path is None:
+        return None
+    try:
+        key = Path(path).read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"the key file of --hash-ids cannot be read: {error.strerror}: {path}") from None
+    if len(key) < 16:
+        raise ConfigError(f"the key of --hash-ids must be 16 bytes or more: {len(key)}")
+    return key
