@@ -1,0 +1,96 @@
+"""How good the codes of an archive are: source film against reconstruction, with the floors that any codec must beat beside them."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine import metrics
+from engine.config import DecodeConfig
+from engine.decode.choose import build_decoder
+from engine.errors import SourceError
+from engine.records import ImageRef, PixelBatch
+from engine.replay import Replay
+from engine.source.opening import read_bytes
+from engine.source.plan import make_plan
+
+STORED, ENCODER, THUMBNAIL, GRAY = "as stored", "encoder alone", "thumbnail", "one gray"
+
+
+@dataclass(frozen=True, slots=True)
+class FilmQuality:
+    """One film by one method: `method` is one of the names above; PSNR in dB, data range 1, at the archive's film size."""
+
+    sample_id: str
+    method: str
+    psnr: float
+    ssim: float
+    ms_ssim: float
+
+
+def measure(
+    archive: str | Path, source: str, *, codec: str | None = None, id_from: str | None = None, limit: int | None = None, batch_size: int = 8
+) -> Iterator[FilmQuality]:
+    """Compares every film of `source` that the archive has a code for, in plan order, a row a method.
+
+    Methods: the code as stored; the encoder's own code, computed again from the film (where the codec has an encoder), which is
+    what refinement started from; an 8-bit thumbnail of as many bytes as the code; one gray, the film's mean.
+    Raises SourceError when source and archive have no film in common.
+    """
+    replay = Replay(archive, codec=codec)
+    row_of = {name: row for row, name in enumerate(replay.sample_ids) if replay.has_code(row)}
+    decoder = build_decoder(
+        replay.codec.recipe,
+        DecodeConfig(),
+        read=partial(read_bytes, max_bytes=DecodeConfig().max_bytes),
+        batch_size=batch_size,
+        film_size=replay.film_size,
+    )
+    found = 0
+    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
+        plan = make_plan(source, Path(scratch) / "plan.parquet", shard_rows=256, id_from=id_from, limit=limit)
+        for shard in plan.shards():
+            refs = [ref for ref in shard.refs if ref.sample_id in row_of]
+            for pixels in decoder.batches(refs):
+                found += len(pixels.refs)
+                yield from _compare(replay, pixels, [row_of[ref.sample_id] for ref in pixels.refs])
+    decoder.close()
+    if not found:
+        raise SourceError(f"no film of the source has a code in the archive; were ids made another way (--id)? {source}")
+
+
+def thumbnail(films: Tensor, num_bytes: int) -> Tensor:
+    """Films [N, 1, S, S] in [0, 1] as they come back from a square 8-bit thumbnail of at most `num_bytes` pixels."""
+    side = max(1, math.isqrt(num_bytes))
+    small = torch.round(F.adaptive_avg_pool2d(films, side) * 255) / 255
+    return metrics.resize_film(small, films.shape[-1]).clamp(0, 1)
+
+
+def _compare(replay: Replay, pixels: PixelBatch, rows: list[int]) -> Iterator[FilmQuality]:
+    if not rows or pixels.films is None:
+        return
+    films = metrics.to_unit(pixels.films).cpu()
+    stored = replay.latents(rows)
+    code_bytes = stored[0].numel() * replay.dtype.itemsize
+    candidates = {STORED: replay.films(stored, replay.film_size)}
+    if replay.codec.has_encoder:
+        encoded = replay.as_stored(replay.codec.encode(pixels.pixels.to(replay.device)))
+        candidates[ENCODER] = replay.films(encoded, replay.film_size)
+    candidates[THUMBNAIL] = thumbnail(films, code_bytes)
+    candidates[GRAY] = films.mean((1, 2, 3), keepdim=True).expand_as(films).contiguous()
+    for method, rebuilt in candidates.items():
+        yield from _rows(pixels.refs, method, rebuilt, films)
+
+
+def _rows(refs: list[ImageRef], method: str, rebuilt: Tensor, films: Tensor) -> Iterator[FilmQuality]:
+    figures = zip(metrics.psnr(rebuilt, films), metrics.ssim(rebuilt, films), metrics.ms_ssim(rebuilt, films), strict=True)
+    for ref, (psnr, ssim, ms_ssim) in zip(refs, figures, strict=True):
+        yield FilmQuality(ref.sample_id, method, float(psnr), float(ssim), float(ms_ssim))

@@ -1,0 +1,75 @@
+"""From an archive back to films: its codec, its codes in order, and the pixels that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from engine import metrics
+from engine.archive.reader import open_archive, read_codec_files
+from engine.archive.root import fingerprint_parts
+from engine.encode.codec import Codec, load_codec, load_codec_files
+from engine.errors import ArchiveError, CodecError
+from engine.records import Status
+
+
+class Replay:
+    """An archive opened together with the codec that made it: the one stored inside, else the one given.
+
+    Raises CodecError when there is neither, or when the one given is not the one that made the archive.
+    """
+
+    def __init__(self, archive: str | Path, *, codec: str | None = None) -> None:
+        self.dataset: xr.Dataset = open_archive(archive)
+        self.parts: dict[str, Any] = fingerprint_parts(archive)
+        self.codec = _codec_of(archive, codec, self.parts["codec"]["digest"])
+        self.film_size = int(self.parts["film_size"])
+        self.dtype = np.dtype(self.parts["latent"]["dtype"])
+        self.status = self.dataset["status"].to_numpy()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.codec.to(self.device)
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """The id of every row, "" where no shard has been written yet."""
+        return [str(name) for name in self.dataset["sample_id"].to_numpy()]
+
+    def has_code(self, row: int) -> bool:
+        """Whether a film can be made of this row: it is ok, or diverged and kept its best code."""
+        return int(self.status[row]) in (Status.OK, Status.REFINE_DIVERGED)
+
+    def latents(self, rows: Sequence[int]) -> Tensor:
+        """Codes of the rows, [N, *shape] float32."""
+        return torch.from_numpy(self.dataset["latent"][list(rows)].to_numpy().astype(np.float32))
+
+    def films(self, latents: Tensor, size: int | None = None) -> Tensor:
+        """Films of codes, [N, 1, S, S] float32 in [0, 1] at `size`, by default at the codec's own resolution."""
+        with torch.inference_mode():
+            pixels = self.codec.generate(latents.to(self.device))
+            return metrics.to_unit(metrics.resize_film(pixels, size or pixels.shape[-1])).cpu()
+
+    def as_stored(self, latents: Tensor) -> Tensor:
+        """Codes as the archive would hold them: rounded to its type, [N, *shape] float32."""
+        return torch.from_numpy(latents.detach().float().cpu().numpy().astype(self.dtype).astype(np.float32))
+
+    def batches(self, rows: Sequence[int], *, batch_size: int = 16, size: int | None = None) -> Iterator[tuple[list[int], Tensor]]:
+        """Rows and their films, a few at a time."""
+        for at in range(0, len(rows), batch_size):
+            some = list(rows[at : at + batch_size])
+            yield some, self.films(self.latents(some), size)
+
+
+def _codec_of(archive: str | Path, given: str | None, digest: str) -> Codec:
+    files = read_codec_files(archive) if given is None else None
+    if given is None and files is None:
+        raise CodecError(f"the archive holds no codec; name the one that made it with --codec: {archive}")
+    codec = load_codec(given) if given is not None else load_codec_files(files or {})
+    if codec.digest != digest:
+        raise ArchiveError(f"this codec did not make the archive (its digest is {digest[:12]}): {codec.digest[:12]}")
+    return codec

@@ -1,0 +1,69 @@
+"""`latentray metrics`: source films against their reconstructions, beside the floors."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.quality import FilmQuality
+
+HELP = "PSNR, SSIM and MS-SSIM between source films and reconstructions"
+FIGURES = ("psnr", "ssim", "ms_ssim")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options as INTERFACE names them."""
+    parser.add_argument("archive", help="an archive made by encode")
+    parser.add_argument("--source", required=True, help="the films: a folder, glob, manifest, URL or phantom:N")
+    parser.add_argument("--id", dest="id_from", choices=("stem", "relpath", "column"), help="how ids were made; as in encode")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N films of the source")
+    parser.add_argument("--csv", metavar="FILE", help="also write a row a film and method")
+    parser.add_argument("--codec", metavar="DIR", help="the codec that made the archive, where it is not stored inside")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a table of means; with --csv writes every film's figures."""
+    from engine.quality import measure
+    from engine.verbs.output import emit
+
+    films = measure(args.archive, args.source, codec=args.codec, id_from=args.id_from, limit=args.limit)
+    means = summarise(_to_csv(films, Path(args.csv)) if args.csv else films)
+    lines = [f"{'':<14} {'films':>7} {'PSNR dB':>8} {'SSIM':>7} {'MS-SSIM':>8}"]
+    for method, mean in means.items():
+        lines.append(f"{method:<14} {mean['films']:>7,.0f} {mean['psnr']:>8.2f} {mean['ssim']:>7.3f} {mean['ms_ssim']:>8.3f}")
+    emit(args, "\n".join(lines), {"archive": args.archive, "methods": means})
+
+
+def summarise(films: Iterable[FilmQuality]) -> dict[str, dict[str, float]]:
+    """Number of films and mean figures by method; a PSNR that is infinite (an exact film) counts as it is."""
+    sums: dict[str, dict[str, float]] = {}
+    for film in films:
+        total = sums.setdefault(film.method, {"films": 0.0, **dict.fromkeys(FIGURES, 0.0)})
+        total["films"] += 1
+        for name in FIGURES:
+            total[name] += getattr(film, name)
+    return {
+        method: {name: value if name == "films" else value / total["films"] for name, value in total.items()}
+        for method, total in sums.items()
+    }
+
+
+def _to_csv(films: Iterable[FilmQuality], path: Path) -> Iterator[FilmQuality]:
+    from engine.errors import ConfigError
+    from engine.quality import FilmQuality
+
+    try:
+        file = path.open("w", newline="")
+    except OSError as error:
+        raise ConfigError(f"the table cannot be written: {error.strerror}: {path}") from None
+    with file:
+        writer = csv.DictWriter(file, [field.name for field in fields(FilmQuality)])
+        writer.writeheader()
+        for film in films:
+            writer.writerow(asdict(film))
+            yield film

@@ -1,0 +1,39 @@
+"""`latentray reconstruct`: films out of an archive, as PNG files."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+HELP = "films out of an archive, an 8-bit gray PNG each"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options as INTERFACE names them."""
+    parser.add_argument("archive", help="an archive made by encode")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for <sample_id>.png")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--rows", metavar="A:B", help="only these rows")
+    which.add_argument("--ids", metavar="FILE", help="only the ids listed in a text file, one a line")
+    parser.add_argument("--size", type=int, metavar="PX", help="side of the films; left out: the codec's resolution")
+    parser.add_argument("--codec", metavar="DIR", help="the codec that made the archive, where it is not stored inside")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the films."""
+    from engine.archive.reader import open_archive
+    from engine.errors import ConfigError
+    from engine.reconstruct import parse_rows, reconstruct, rows_of_ids
+    from engine.verbs.output import emit
+
+    if args.size is not None and not 1 <= args.size <= 16384:
+        raise ConfigError(f"size must be 1 to 16384: {args.size}")
+    rows = None
+    if args.rows is not None:
+        rows = parse_rows(args.rows, open_archive(args.archive).sizes["sample"])
+    elif args.ids is not None:
+        rows = rows_of_ids(args.archive, Path(args.ids))
+    written = reconstruct(args.archive, Path(args.out), rows=rows, size=args.size, codec=args.codec)
+    without = f" · {written.without_code} rows hold no code" if written.without_code else ""
+    emit(args, f"{args.out}: {written.films} films of {written.size}x{written.size}{without}", asdict(written) | {"out": args.out})
