@@ -128,8 +128,7 @@ class Flow:
 
     def _start(self, pixels: PixelBatch) -> LatentBatch:
         n = len(pixels.refs)
-        latents = self._prepared.encode(pixels.pixels) if self._codec.has_encoder else self._codec.mean_latents(n)
-        return LatentBatch(latents=latents, steps=torch.zeros(n, dtype=torch.int32))
+        return LatentBatch(latents=self._prepared.encode(pixels.pixels), steps=torch.zeros(n, dtype=torch.int32))
 
     def _as_stored(self, latents: Tensor, rows: RowTable) -> np.ndarray[Any, Any]:
         with np.errstate(over="ignore"):  # beyond half precision becomes inf, and then a `nonfinite` row

@@ -89,9 +89,11 @@ def open_job(job: JobConfig) -> tuple[JobConfig, Plan]:
     The source is listed again for an archive that exists: a data set that changed in between is refused, not mixed.
     Raises FingerprintMismatch (exit 3) naming what differs, ArchiveError for something that is no archive.
     """
+    archive = Path(job.engine.archive)
+    if Path(job.source).is_dir() and archive.resolve().is_relative_to(Path(job.source).resolve()):
+        raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
     codec = load_codec(job.engine.codec)
     job = with_loss(job, codec)
-    archive = Path(job.engine.archive)
     if job.overwrite:
         remove_archive(archive)
     if archive.exists():

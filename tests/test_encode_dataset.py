@@ -16,7 +16,7 @@ import pytest
 
 from engine import encode_dataset, open_archive
 from engine.archive.reader import list_failures
-from engine.archive.verify import verify
+from engine.archive.verify import verify_archive
 from engine.errors import ArchiveError, CodecError, ConfigError, FingerprintMismatch, SourceError
 from engine.records import Status
 
@@ -37,7 +37,7 @@ def test_every_film_ends_as_a_row(small_films: Path, small_codec: Path, tmp_path
     summary = encode(small_films, tmp_path / "films.zarr", small_codec)
     dataset = open_archive(tmp_path / "films.zarr")
     assert (summary.rows, summary.ok, summary.failed, summary.pending) == (40, 40, 0, 0)
-    assert verify(tmp_path / "films.zarr", level=3) == []
+    assert verify_archive(tmp_path / "films.zarr", level=3) == []
     assert dataset["latent"].shape == (40, 1, 8)
     assert list(dataset["sample_id"].to_numpy()) == sorted(path.stem for path in small_films.iterdir())
     assert summary.psnr == pytest.approx(float(dataset["psnr"].mean()), rel=1e-5)
@@ -62,7 +62,7 @@ def test_bad_films_become_rows_and_leave_the_others_alone(small_films: Path, sma
     good = got["status"].to_numpy() == Status.OK
     assert np.isnan(got["latent"].to_numpy()[~good]).all()
     np.testing.assert_allclose(got["latent"].to_numpy()[good], whole["latent"].to_numpy()[good], rtol=2e-3, atol=2e-3)
-    assert verify(tmp_path / "spoilt.zarr", level=3) == []
+    assert verify_archive(tmp_path / "spoilt.zarr", level=3) == []
 
 
 def test_a_film_that_vanished_after_planning_is_a_row(small_films: Path, small_codec: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_killed_at_any_moment_then_the_same_command_gives_the_same_bytes(
     again = subprocess.run([*command, str(killed)], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert objects(killed) == objects(undisturbed)
-    assert verify(killed, level=3) == []
+    assert verify_archive(killed, level=3) == []
 
 
 def test_requests_that_make_no_sense_are_one_clear_error(small_films: Path, small_codec: Path, tmp_path: Path) -> None:
@@ -126,6 +126,8 @@ def test_requests_that_make_no_sense_are_one_clear_error(small_films: Path, smal
             encode(small_films, tmp_path / "taken.zarr", small_codec, **{flag: True})
     with pytest.raises(ArchiveError, match="no archive to resume"):
         encode(small_films, tmp_path / "a.zarr", small_codec, resume=True)
+    with pytest.raises(ConfigError, match="must not lie in the folder of films"):
+        encode(small_films, small_films / "a.zarr", small_codec)
     with pytest.raises(ConfigError, match="unknown setting: stepps"):
         encode(small_films, tmp_path / "a.zarr", small_codec, stepps=1)
     assert (tmp_path / "taken.zarr" / "thesis.txt").read_text() == "years of work"
