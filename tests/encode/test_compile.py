@@ -1,0 +1,226 @@
+"""A codec is made ready on the device and backend that fit, and no backend works before the parity gate has let it through."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.encode import compile as preparing
+from engine.encode.codec import Codec
+from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec
+from engine.encode.compile import prepare
+from engine.encode.inductor import CompiledStage
+from engine.encode.parity import Difference, measure_parity, num_distinct_rows, probe_latents, probe_pixels
+from engine.errors import BackendError
+from engine.networks.convnext import ConvNextEncoder, ConvNextSettings
+from engine.networks.pggan import PgganGenerator, PgganSettings
+from engine.recipe import PixelRecipe
+
+SIZE = 32
+CODE = (1, 16)
+
+
+class MixesImages(nn.Module):
+    """An encoder that looks at the whole batch, as a layer with batch statistics does that was left in training mode."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pooled = nn.functional.adaptive_avg_pool2d(pixels, 4).reshape(len(pixels), *CODE)
+        return pooled - pooled.mean(0)
+
+
+def make_codec(encoder: nn.Module | None) -> Codec:
+    spec = CodecSpec(
+        name="tiny",
+        encoder=None if encoder is None else NetworkSpec(weights="e.safetensors", network="convnext", settings={}),
+        generator=NetworkSpec(weights="g.safetensors", network="pggan", settings={}),
+        code=CodeSpec(dims=("layer", "channel"), shape=CODE, gauge="sphere"),
+        recipe=PixelRecipe(resolution=SIZE),
+    )
+    generator = PgganGenerator(PgganSettings(channels=(8, 8, 8, 4), code_size=16))
+    return Codec(spec, encoder=encoder, generator=generator, mean=torch.ones(CODE), digest="0" * 64)
+
+
+@pytest.fixture
+def codec() -> Codec:
+    torch.manual_seed(0)
+    return make_codec(ConvNextEncoder(ConvNextSettings(depths=(1, 1), widths=(8, 16), code_size=16)))
+
+
+def pixels(count: int) -> Tensor:
+    return torch.rand(count, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_eager_on_a_cpu_is_the_codec_itself(codec: Codec) -> None:
+    ready = prepare(codec, backend="auto", precision="auto", batch_size=4, device="cpu")
+    assert (ready.backend, ready.precision, ready.device.type) == ("eager", "fp32", "cpu")
+    assert "skipped" in ready.parity
+    films = pixels(6)  # more than a batch
+    codes = ready.encode(films)
+    torch.testing.assert_close(codes, codec.encode(films))
+    torch.testing.assert_close(ready.generate(codes), codec.generate(codes))
+    assert not codes.requires_grad
+    with torch.inference_mode():
+        assert not ready.encode(films).is_inference()  # so that refinement can start from it
+    assert ready.encode(films[:0]).shape == (0, *CODE)
+
+
+def test_generate_with_grad_reaches_the_codes(codec: Codec) -> None:
+    ready = prepare(codec, backend="eager", precision="bf16", batch_size=2, device="cpu")
+    codes = ready.encode(pixels(3)).requires_grad_(True)
+    ready.generate_with_grad(codes).square().sum().backward()
+    assert codes.grad is not None
+    assert codes.grad.abs().flatten(1).amax(1).gt(0).all()
+
+
+def test_half_precision_passes_the_gate_and_gives_float32_on_the_gauge(codec: Codec) -> None:
+    ready = prepare(codec, backend="eager", precision="bf16", batch_size=3, device="cpu")
+    assert ready.precision == "bf16"
+    assert set(ready.parity) == {"encode", "generate"}
+    assert 0 < ready.parity["encode"]["eager"]["relative"] <= ready.parity["encode"]["limit"]
+    codes = ready.encode(pixels(3))
+    assert codes.dtype == ready.generate(codes).dtype == torch.float32
+    torch.testing.assert_close(codes.square().mean(-1), torch.ones(3, 1))
+
+
+def test_codec_without_encoder_starts_from_its_mean_code() -> None:
+    ready = prepare(make_codec(None), backend="eager", precision="bf16", batch_size=2, device="cpu")
+    assert torch.equal(ready.encode(pixels(3)), torch.ones(3, *CODE))
+    assert set(ready.parity) == {"generate"}
+
+
+def test_a_network_that_mixes_images_is_refused_with_its_figures() -> None:
+    with pytest.raises(BackendError, match=r"eager bf16 fails the parity gate.*encode stage: .*batch_of_one \d.* \(limit 0.05\)"):
+        prepare(make_codec(MixesImages()), backend="eager", precision="bf16", batch_size=4, device="cpu")
+
+
+def test_refused_choice_is_logged_and_the_next_one_taken(caplog: pytest.LogCaptureFixture) -> None:
+    choices = [("eager", "bf16"), ("eager", "fp32")]
+    with caplog.at_level(logging.WARNING):
+        ready = preparing._first_accepted(make_codec(MixesImages()), choices, batch_size=4)
+    assert (ready.backend, ready.precision) == ("eager", "fp32")
+    assert "batch_of_one" in caplog.text
+    assert "taking eager fp32 instead" in caplog.text
+
+
+def test_order_of_choices() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert preparing._choices("auto", "auto", gpu) == [("inductor", "bf16"), ("eager", "bf16"), ("inductor", "fp32"), ("eager", "fp32")]
+    assert preparing._choices("auto", "fp16", gpu) == [("inductor", "fp16"), ("eager", "fp16")]
+    assert preparing._choices("inductor", "auto", cpu) == [("inductor", "fp32")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"backend": "tensorrt"}, "not available in this version, use --backend auto, inductor or eager: tensorrt"),
+        ({"device": "abacus"}, "cpu, cuda or cuda:N: abacus"),
+        ({"device": "meta"}, "cpu, cuda or cuda:N: meta"),
+        ({"device": "cuda:99"}, "no such GPU here .*: cuda:99"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_one_line(codec: Codec, settings: dict[str, str], says: str) -> None:
+    asked = {"backend": "auto", "precision": "auto", "device": "cpu"} | settings
+    with pytest.raises(BackendError, match=says) as caught:
+        prepare(codec, **asked, batch_size=2)
+    assert "\n" not in str(caught.value)
+
+
+def test_inductor_without_a_compiler_says_so(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BackendError, match=r"C\+\+ compiler.*: no-such-compiler"):
+        prepare(codec, backend="inductor", precision="auto", batch_size=2, device="cpu")
+
+
+def ignores_all_but_the_first(rows: Tensor) -> Tensor:
+    """The defect seen in the field: right for one image, and the same result four times for four images."""
+    return rows.square()[:1].expand_as(rows)
+
+
+def shifts_with_the_batch(rows: Tensor) -> Tensor:
+    return rows.square() + 0.1 * len(rows)
+
+
+def depends_on_the_position(rows: Tensor) -> Tensor:
+    return rows.square() * (1 + torch.arange(len(rows)).reshape(-1, 1) / 100)
+
+
+def loses_digits(rows: Tensor) -> Tensor:
+    return rows.bfloat16().square().float()
+
+
+def makes_a_nan(rows: Tensor) -> Tensor:
+    return rows.square().index_fill(0, torch.tensor([len(rows) - 1]), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("stage", "caught_by"),
+    [
+        (ignores_all_but_the_first, {"eager", "permuted_batch"}),
+        (shifts_with_the_batch, {"eager", "batch_of_one"}),
+        (depends_on_the_position, {"eager", "identical_rows", "permuted_batch"}),
+        (loses_digits, {"eager"}),
+        (makes_a_nan, {"eager", "identical_rows", "batch_of_one", "permuted_batch"}),
+    ],
+)
+def test_gate_catches_a_wrong_backend(stage: preparing.Stage, caught_by: set[str]) -> None:
+    probe = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))[torch.arange(8) % 4]
+    parity = measure_parity(stage, torch.square, probe, precision="fp32")
+    failed = {fault.split()[0] for fault in parity.faults()}
+    assert failed == caught_by
+    assert measure_parity(torch.square, torch.square, probe, precision="fp32").faults() == []
+
+
+def test_a_difference_in_one_row_is_not_averaged_away() -> None:
+    expected = torch.ones(100, 50)
+    rows = expected.clone()
+    rows[73] *= 1.5
+    assert Difference.between(rows, expected) == Difference(0.5, pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_probes_repeat_as_the_gate_expects(codec: Codec, batch_size: int) -> None:
+    distinct = num_distinct_rows(batch_size)
+    for probe in (probe_pixels(codec, batch_size), probe_latents(codec, batch_size)):
+        assert len(probe) == batch_size
+        assert torch.equal(probe, probe[torch.arange(batch_size) % distinct])
+        assert len(probe.flatten(1).unique(dim=0)) == distinct
+    assert probe_pixels(codec, batch_size).abs().max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
+def test_inductor_equals_eager_and_compiles_once(codec: Codec) -> None:
+    ready = prepare(codec, backend="inductor", precision="fp32", batch_size=4, device="cpu")
+    assert ready.backend == "inductor"
+    assert ready.parity["encode"]["eager"]["relative"] < 1e-3
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for count in (1, 3, 4, 9):
+        films = pixels(count)
+        codes = ready.encode(films.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(codes, codec.encode(films), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ready.generate(codes), codec.generate(codes), rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        ready.encode(pixels(2))
+    assert ready.encode(pixels(4)[:0]).shape == (0, *CODE)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
+
+
+def test_compiled_stage_builds_nothing_before_its_first_call(codec: Codec) -> None:
+    assert codec.encoder is not None
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    CompiledStage(codec.encoder, batch_size=4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_auto_on_a_gpu_is_compiled_half_precision_behind_the_gate(codec: Codec) -> None:
+    ready = prepare(codec, backend="auto", precision="auto", batch_size=4)
+    assert (ready.device.type, ready.backend, ready.precision) == ("cuda", "inductor", "bf16")
+    codes = ready.encode(pixels(3))
+    assert codes.device.type == "cuda"
+    torch.testing.assert_close(codes, codec.encode(pixels(3)), rtol=0.1, atol=0.1)
