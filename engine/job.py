@@ -17,6 +17,7 @@ from engine.archive.writer import create_archive
 from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
 from engine.encode.codec import Codec, codec_files, load_codec
 from engine.errors import ArchiveError, ConfigError
+from engine.refine.objective import check_loss
 from engine.source.plan import Plan, make_plan, open_plan
 
 EMBED_LIMIT = 64 * 2**20  # bytes of a codec that is stored in the archive unasked
@@ -104,8 +105,9 @@ def open_job(job: JobConfig) -> tuple[JobConfig, Plan]:
 
 
 def with_loss(job: JobConfig, codec: Codec) -> JobConfig:
-    """The job with its refinement loss: the one asked for, else the codec's."""
+    """The job with its refinement loss: the one asked for, else the codec's. Raises ConfigError for one that cannot be computed."""
     loss = parse_loss(job.loss or codec.loss)
+    check_loss(loss, target_mse=job.engine.refine.target_mse)
     return replace(job, engine=replace(job.engine, refine=replace(job.engine.refine, loss=loss)))
 
 

@@ -27,7 +27,10 @@ STORED, ENCODER, THUMBNAIL, GRAY = "as stored", "encoder alone", "thumbnail", "o
 
 @dataclass(frozen=True, slots=True)
 class FilmQuality:
-    """One film by one method: `method` is one of the names above; PSNR in dB, data range 1, at the archive's film size."""
+    """One film by one method: `method` is one of the names above; PSNR in dB, data range 1, at the archive's film size.
+
+    `ms_ssim` is NaN where films are too small for its five scales.
+    """
 
     sample_id: str
     method: str
@@ -91,6 +94,8 @@ def _compare(replay: Replay, pixels: PixelBatch, rows: list[int]) -> Iterator[Fi
 
 
 def _rows(refs: list[ImageRef], method: str, rebuilt: Tensor, films: Tensor) -> Iterator[FilmQuality]:
-    figures = zip(metrics.psnr(rebuilt, films), metrics.ssim(rebuilt, films), metrics.ms_ssim(rebuilt, films), strict=True)
+    big_enough = films.shape[-1] >= metrics.MS_SSIM_LEAST_SIZE
+    ms = metrics.ms_ssim(rebuilt, films) if big_enough else torch.full((len(refs),), torch.nan)
+    figures = zip(metrics.psnr(rebuilt, films), metrics.ssim(rebuilt, films), ms, strict=True)
     for ref, (psnr, ssim, ms_ssim) in zip(refs, figures, strict=True):
         yield FilmQuality(ref.sample_id, method, float(psnr), float(ssim), float(ms_ssim))
