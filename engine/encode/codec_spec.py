@@ -1,0 +1,164 @@
+"""`codec.json` as a frozen record: read strictly, written in one order. What the fields mean is in README.md."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from engine.config import parse_loss
+from engine.encode.gauge import GAUGES, Gauge
+from engine.errors import CodecError, ConfigError
+from engine.networks.settings import read_settings, refuse_unknown, shortened, typed
+from engine.recipe import PixelRecipe
+
+FORMAT = "latentray-codec"
+FORMAT_VERSION = 1
+CODEC_JSON = "codec.json"
+MAX_JSON_BYTES = 2**20
+
+_DIMS = (("layer", "channel"), ("channel", "y", "x"))
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.safetensors")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """A safetensors file beside `codec.json`: its plain name and the sha256 of its bytes."""
+
+    weights: str
+    sha256: str = ""  # until it is saved
+
+    def __post_init__(self) -> None:
+        if not _WEIGHTS.fullmatch(self.weights):
+            raise CodecError(f"weights must be a plain file name that ends in .safetensors: {shortened(self.weights)}")
+        if self.sha256 and not _SHA256.fullmatch(self.sha256):
+            raise CodecError(f"sha256 of {self.weights} must be 64 lower-case hexadecimal digits: {shortened(self.sha256)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(WeightsFile):
+    """A network by its name in the registry, with its settings and its weights."""
+
+    network: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeSpec:
+    """The code of one film: named dimensions, shape, gauge, and the mean code ("zero", a file with the tensor `mean`, or not known)."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    gauge: Gauge
+    mean: Literal["zero"] | WeightsFile | None = None
+
+    def __post_init__(self) -> None:
+        if self.dims not in _DIMS:
+            raise CodecError(f"code.dims must be layer, channel or channel, y, x: {shortened(self.dims)}")
+        if len(self.shape) != len(self.dims) or min(self.shape) < 1 or math.prod(self.shape) > 2**24:
+            raise CodecError(f"code.shape must have a positive size for each of {', '.join(self.dims)}: {shortened(self.shape)}")
+        if self.gauge not in GAUGES:
+            raise CodecError(f"code.gauge must be one of {', '.join(GAUGES)}: {shortened(self.gauge)}")
+        if self.gauge == "sphere" and (self.dims != _DIMS[0] or self.mean == "zero"):
+            raise CodecError("code.gauge sphere needs dims layer, channel and a mean other than zero, which has no direction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecSpec:
+    """A codec, but for its weights. `loss` is what refinement minimises by default, as `--loss` has it."""
+
+    name: str
+    encoder: NetworkSpec | None
+    generator: NetworkSpec
+    code: CodeSpec
+    recipe: PixelRecipe
+    loss: str = "mse=1"
+    licence: str = "not stated"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise CodecError(f"name must be letters, digits and ._+- (100 at most, the first a letter or digit): {shortened(self.name)}")
+        try:
+            parse_loss(self.loss)
+        except ConfigError as error:
+            raise CodecError(str(error)) from None
+
+    def files(self) -> dict[str, str]:
+        """The sha256 of each weights file by its name. Encoder and generator may share one."""
+        found = [part for part in (self.encoder, self.generator, self.code.mean) if isinstance(part, WeightsFile)]
+        digests = {file.weights: file.sha256 for file in found}
+        if any(digests[file.weights] != file.sha256 for file in found):
+            raise CodecError(f"one weights file has two digests: {', '.join(sorted(digests))}")
+        return digests
+
+    def to_bytes(self) -> bytes:
+        """The bytes of `codec.json`: the same for equal specs."""
+        plain = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode()
+
+
+def read_spec(raw: bytes) -> CodecSpec:
+    """The record in the bytes of a `codec.json`; raises CodecError on anything that is not exactly one of version 1."""
+    data = _read_json(raw)
+    if data.pop("format", None) != FORMAT:
+        raise CodecError(f"{CODEC_JSON} does not say that it is one of ours (format must be {FORMAT})")
+    version = data.pop("format_version", None)
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise CodecError(f"{CODEC_JSON} has a version that this release cannot read (it reads {FORMAT_VERSION}): {shortened(version)}")
+    refuse_unknown(data, set(CodecSpec.__dataclass_fields__), CODEC_JSON)
+    missing = [name for name in ("name", "encoder", "generator", "code", "recipe") if name not in data]
+    if missing:
+        raise CodecError(f"{CODEC_JSON} lacks fields: {', '.join(missing)}")
+    texts = {name: typed(str, data[name], name) for name in ("name", "loss", "licence") if name in data}
+    encoder = data["encoder"]
+    spec = CodecSpec(
+        **texts,
+        encoder=None if encoder is None else read_settings(NetworkSpec, encoder, "encoder"),
+        generator=read_settings(NetworkSpec, data["generator"], "generator"),
+        code=_read_code(typed(dict, data["code"], "code")),
+        recipe=read_settings(PixelRecipe, data["recipe"], "recipe"),
+        provenance=typed(dict, data.get("provenance", {}), "provenance"),
+    )
+    undigested = [name for name, digest in spec.files().items() if not digest]
+    if undigested:
+        raise CodecError(f"{CODEC_JSON} lacks the sha256 of a weights file: {', '.join(undigested)}")
+    return spec
+
+
+def _read_code(data: dict[str, Any]) -> CodeSpec:
+    refuse_unknown(data, {"dims", "shape", "gauge", "mean"}, "code")
+    mean = data.get("mean")
+    return CodeSpec(
+        dims=typed(tuple[str, ...], data.get("dims"), "code.dims"),
+        shape=typed(tuple[int, ...], data.get("shape"), "code.shape"),
+        gauge=typed(str, data.get("gauge"), "code.gauge"),
+        mean=mean if mean is None or mean == "zero" else read_settings(WeightsFile, mean, "code.mean"),
+    )
+
+
+def _read_json(raw: bytes) -> dict[str, Any]:
+    if len(raw) > MAX_JSON_BYTES:
+        raise CodecError(f"{CODEC_JSON} must be {MAX_JSON_BYTES} bytes or less: {len(raw)}")
+    try:
+        data = json.loads(raw, object_pairs_hook=_once, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise CodecError(f"{CODEC_JSON} is not valid JSON: {shortened(error)}") from None
+    if not isinstance(data, dict):
+        raise CodecError(f"{CODEC_JSON} must hold a JSON object: {shortened(data)}")
+    return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"a field is given twice among {', '.join(names)}")
+    return dict(pairs)
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
