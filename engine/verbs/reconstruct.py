@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.size is not None and not 1 <= args.size <= 16384:
         raise ConfigError(f"size must be 1 to 16384: {args.size}")
-    rows = None
+    rows: Sequence[int] | None = None
     if args.rows is not None:
         rows = parse_rows(args.rows, open_archive(args.archive).sizes["sample"])
     elif args.ids is not None:
