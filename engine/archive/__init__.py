@@ -1,0 +1,1 @@
+"""The archive of codes: one Zarr group whose shards are made true, one by one, by commit records. FORMAT.md is the contract."""

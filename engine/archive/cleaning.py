@@ -1,0 +1,91 @@
+"""Removes what no commit record names. Nothing here may run while a writer is at work, and nothing committed is ever touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.archive import store
+from engine.archive.commits import CommitLog
+from engine.archive.root import COMMIT, ROOT_KEY, AnyPath, examine, read_root
+from engine.errors import ArchiveError
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What was removed, and `foreign`: keys of files that are no part of an archive and were left where they are."""
+
+    files: int
+    bytes: int
+    foreign: tuple[str, ...]
+
+
+def clean_uncommitted(path: AnyPath, shards: Iterable[int]) -> None:
+    """Removes whatever unfinished attempts left of these shards, so that a new attempt can publish.
+
+    A shard that has a commit record is left alone. Other shards may be written meanwhile.
+    """
+    root = read_root(path)
+    wanted = {str(shard) for shard in set(shards) - CommitLog(root).committed()}
+    # records last: one that a late writer adds meanwhile goes with its objects, and the shard is simply done again
+    for array in (*root.columns, COMMIT):
+        folder = root.path / array / "c"
+        if not wanted or not folder.is_dir():
+            continue
+        # an entry is `3`, a file or a folder, or `3.<hex>.partial`, which its writer never finished
+        for name in os.listdir(folder):
+            if name.partition(".")[0] in wanted:
+                store.remove(folder / name)
+
+
+def remove_temporaries(path: AnyPath) -> list[tuple[str, int]]:
+    """Removes every file that a killed writer was still writing; returns their keys and sizes."""
+    root = read_root(path)
+    orphans = [(key, size) for key, size in store.walk(root.path) if store.is_temporary(key)]
+    for key, _ in orphans:
+        store.remove(root.path / key)
+    return orphans
+
+
+def collect_garbage(path: AnyPath) -> Freed:
+    """Removes temporary files, objects of shards without a record, and folders in which the archive was being created.
+
+    Raises ArchiveError when a commit record cannot be read, since it is unknown then what it names.
+    """
+    root = read_root(path)
+    log = CommitLog(root)
+    named = {ROOT_KEY, *root.static_objects, *map(log.key, log.committed())}
+    named |= {key for receipt in log.read_all() for key, entry in receipt.objects.items() if entry is not None}
+    arrays = tuple(f"{array}/c/" for array in (*root.columns, COMMIT))
+    files = freed = 0
+    foreign = []
+    for key, size in list(store.walk(root.path)):
+        if key in named:
+            continue
+        if not store.is_temporary(key) and not key.startswith(arrays):
+            foreign.append(key)
+            continue
+        store.remove(root.path / key)
+        files, freed = files + 1, freed + size
+    for folder in store.abandoned_beside(root.path):
+        inside = [size for _, size in store.walk(folder)]
+        store.remove(folder)
+        files, freed = files + len(inside), freed + sum(inside)
+    return Freed(files, freed, tuple(sorted(foreign)))
+
+
+def remove_archive(path: AnyPath) -> None:
+    """Removes a whole archive, or nothing where there is none; raises ArchiveError for a folder or file that is not an archive."""
+    archive = Path(path)
+    if not archive.exists():
+        return
+    if not archive.is_dir():
+        raise ArchiveError(f"this is not a latentray archive, and is left alone: {archive}")
+    examine(archive)  # refuses what is not ours
+    doomed = archive.with_name(f".{archive.name}.{os.urandom(16).hex()}.partial")
+    with store.clear_errors(archive):
+        archive.rename(doomed)  # gone at once: a kill while files are being removed leaves no half archive
+        shutil.rmtree(doomed)
