@@ -16,6 +16,7 @@ from engine.archive.schema import ArchiveSpec
 from engine.archive.writer import create_archive
 from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
 from engine.encode.codec import Codec, codec_files, load_codec
+from engine.encode.compile import check_backend
 from engine.errors import ArchiveError, ConfigError
 from engine.refine.objective import check_loss
 from engine.source.plan import Plan, make_plan, open_plan
@@ -93,6 +94,7 @@ def open_job(job: JobConfig) -> tuple[JobConfig, Plan]:
     archive = Path(job.engine.archive)
     if Path(job.source).is_dir() and archive.resolve().is_relative_to(Path(job.source).resolve()):
         raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
+    check_backend(job.engine.backend)
     codec = load_codec(job.engine.codec)
     job = with_loss(job, codec)
     if job.overwrite:

@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def encode(films: Path, archive: Path, codec: Path, **settings: object):
-    return encode_dataset(str(films), str(archive), str(codec), **{"workers": 0, "film_size": 64, "quiet": True, "shard_rows": 8, **settings})
+    return encode_dataset(
+        str(films), str(archive), str(codec), **{"workers": 0, "film_size": 64, "quiet": True, "shard_rows": 8, **settings}
+    )
 
 
 def objects(archive: Path) -> dict[str, bytes]:
@@ -102,7 +104,7 @@ def test_killed_at_any_moment_then_the_same_command_gives_the_same_bytes(
     time.sleep(stop_after)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    again = subprocess.run([*command, str(killed)], cwd=ROOT, capture_output=True, text=True)
+    again = subprocess.run([*command, str(killed)], check=False, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert objects(killed) == objects(undisturbed)
     assert verify_archive(killed, level=3) == []
@@ -143,7 +145,15 @@ def test_the_plan_may_hash_ids_and_the_archive_holds_no_path(small_films: Path, 
 
 
 def test_a_dry_run_writes_nothing(small_films: Path, small_codec: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "engine/encode_dataset.py", str(small_films), "--archive", str(tmp_path / "a.zarr"), "--codec", str(small_codec)]
+    command = [
+        sys.executable,
+        "engine/encode_dataset.py",
+        str(small_films),
+        "--archive",
+        str(tmp_path / "a.zarr"),
+        "--codec",
+        str(small_codec),
+    ]
     done = subprocess.run([*command, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True)
     cost = json.loads(done.stdout)
     assert (cost["rows"], cost["bytes_per_film"] > 16, cost["seconds"] > 0) == (40, True, True)

@@ -45,10 +45,11 @@ def connect(address: str | None) -> dict[str, float]:
     import ray
 
     if not ray.is_initialized():
+        # Left without an address, Ray would join whatever cluster was last started on this machine, dead or alive.
+        where = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
-            ray.init(address=address, logging_level=logging.ERROR, include_dashboard=None if _wants_existing(address) else False)
+            ray.init(address=where, logging_level=logging.ERROR, include_dashboard=None if _wants_existing(address) else False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            where = address or os.environ.get("RAY_ADDRESS", "this machine")
             raise ConfigError(f"no Ray cluster answers at {where}: {str(error).strip().splitlines()[0]}") from None
     return dict(ray.cluster_resources())
 

@@ -58,6 +58,12 @@ def prepare(codec: Codec, *, backend: Backend, precision: Precision, batch_size:
     return _first_accepted(codec, _choices(backend, precision, place), batch_size=batch_size)
 
 
+def check_backend(backend: Backend) -> None:
+    """Raises BackendError for a backend that no machine has in this version, so that a job can refuse it before it writes anything."""
+    if backend == "tensorrt":
+        raise BackendError("backend is not available in this version, use --backend auto, inductor or eager: tensorrt")
+
+
 def _first_accepted(codec: Codec, choices: list[tuple[str, str]], *, batch_size: int) -> Prepared:
     for at, (backend, precision) in enumerate(choices):
         try:
@@ -83,8 +89,7 @@ def _device(name: str | None) -> torch.device:
 
 def _choices(backend: Backend, precision: Precision, device: torch.device) -> list[tuple[str, str]]:
     """What to try, in order: (backend, precision)."""
-    if backend == "tensorrt":
-        raise BackendError("backend is not available in this version, use --backend auto, inductor or eager: tensorrt")
+    check_backend(backend)
     on_gpu = device.type == "cuda"
     backends = [backend] if backend != "auto" else ["inductor", "eager"] if on_gpu else ["eager"]
     precisions = [precision] if precision != "auto" else ["bf16", "fp32"] if on_gpu else ["fp32"]

@@ -34,7 +34,7 @@ class Head:
         command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", self.dashboard, *words]
         deadline = time.monotonic() + 120
         while True:
-            done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=240)
+            done = subprocess.run(command, check=False, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=240)
             if "No available agent" not in done.stderr or time.monotonic() > deadline:  # the dashboard answers before its agent does
                 return done
             time.sleep(2)
