@@ -158,3 +158,23 @@ def test_a_dry_run_writes_nothing(small_films: Path, small_codec: Path, tmp_path
     cost = json.loads(done.stdout)
     assert (cost["rows"], cost["bytes_per_film"] > 16, cost["seconds"] > 0) == (40, True, True)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system, which only root may")
+def test_a_full_disk_is_one_line_and_costs_nothing(
+    small_films: Path, small_codec: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], check=True)
+    try:
+        with pytest.raises(ArchiveError, match="disk is full") as caught:
+            encode(small_films, disk / "films.zarr", small_codec, shard_rows=2)
+        assert len(str(caught.value).splitlines()) == 1
+        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+        assert 0 < encode(small_films, disk / "films.zarr", small_codec, shard_rows=2).encoded_now < 40
+        assert verify_archive(disk / "films.zarr", level=3) == []
+        encode(small_films, tmp_path / "roomy.zarr", small_codec, shard_rows=2)
+        assert objects(disk / "films.zarr") == objects(tmp_path / "roomy.zarr")
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
