@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +69,26 @@ def measure(
     decoder.close()
     if not found:
         raise SourceError(f"no film of the source has a code in the archive; were ids made another way (--id)? {source}")
+
+
+def mean_by_method(films: Iterable[FilmQuality]) -> dict[str, dict[str, float]]:
+    """Number of films and mean `psnr`, `ssim`, `ms_ssim` by method, in the order in which methods are met."""
+    rows: dict[str, list[FilmQuality]] = {}
+    for film in films:
+        rows.setdefault(film.method, []).append(film)
+    return {
+        method: {"films": len(found), **{name: fmean(getattr(film, name) for film in found) for name in ("psnr", "ssim", "ms_ssim")}}
+        for method, found in rows.items()
+    }
+
+
+def quality_lines(means: dict[str, dict[str, float]]) -> list[str]:
+    """The means as lines of a table."""
+    head = f"{'':<14} {'films':>7} {'PSNR dB':>8} {'SSIM':>7} {'MS-SSIM':>8}"
+    return [head] + [
+        f"{method:<14} {mean['films']:>7,} {mean['psnr']:>8.2f} {mean['ssim']:>7.3f} {mean['ms_ssim']:>8.3f}"
+        for method, mean in means.items()
+    ]
 
 
 def thumbnail(films: Tensor, num_bytes: int) -> Tensor:

@@ -19,6 +19,7 @@ from engine.archive.commits import read_receipts
 from engine.archive.reader import archive_status, mean_quality
 from engine.config import DecodeConfig
 from engine.decode.choose import build_decoder
+from engine.quality import mean_by_method, measure
 from engine.reconstruct import to_bytes
 from engine.replay import Replay
 from engine.source.opening import read_bytes
@@ -42,20 +43,30 @@ class Triple:
     psnr: float
 
 
-def write_report(archive: str | Path, source: str, out: Path, *, films: int = 12, id_from: str | None = None) -> dict[str, Any]:
+def write_report(
+    archive: str | Path, source: str, out: Path, *, films: int = 12, id_from: str | None = None, picture: Path | None = None
+) -> dict[str, Any]:
     """Writes the page to `out` and returns its table: images, ok, failed, PSNR, SSIM, images a second, bytes an image.
+
+    `films` are shown beside their reconstructions; `picture` gets the same as one PNG, or JPEG by its name.
 
     `images_per_second` counts the seconds that workers report in their commit records, so it is one worker's rate; `bytes_per_image`
     counts the shards' objects (code, id, digest, quality) without the codec, which every film shares.
     """
     replay = Replay(archive)
     table = figures(archive)
+    shown = triples(replay, source, count=films, id_from=id_from)
+    if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(draw_picture(shown, picture.suffix))
     body = [
         _table(table),
+        f"<h2>Beside the floors</h2><p>Means over the first {len(shown)} films; a thumbnail has as many bytes as a code.</p>",
+        _floors(archive, source, count=films, id_from=id_from),
         "<h2>Films, reconstructions, residuals</h2>",
         f"<p>Residual: film minus reconstruction; red where the film is brighter, blue where it is darker, full colour at "
         f"{RESIDUAL_RANGE:g} of the gray range.</p>",
-        *[_figure(triple) for triple in triples(replay, source, count=films, id_from=id_from)],
+        *map(_figure, shown),
         "<h2>Map</h2>",
         "<p>Every reconstruction at its first two principal components: neighbours look alike.</p>",
         draw_map(replay),
@@ -109,6 +120,13 @@ def triples(replay: Replay, source: str, *, count: int, id_from: str | None = No
     return found
 
 
+def draw_picture(shown: list[Triple], suffix: str = ".png") -> bytes:
+    """A PNG or JPEG with films in the first row, reconstructions in the second and residuals in the third."""
+    gray = [[cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) for image in (triple.film, triple.rebuilt)] for triple in shown]
+    columns = [np.concatenate([*pair, triple.residual]) for pair, triple in zip(gray, shown, strict=True)]
+    return bytes(cv2.imencode(".png" if suffix == ".png" else ".jpg", np.concatenate(columns, axis=1))[1])
+
+
 def colour_residual(difference: Image) -> Image:
     """[H, W] differences of gray as BGR bytes: white is none, red is positive, blue is negative."""
     strength = np.clip(difference / RESIDUAL_RANGE, -1, 1)
@@ -135,6 +153,16 @@ def draw_map(replay: Replay, *, side: int = 900, thumb: int = 56) -> str:
         for row, tile, (x, y) in zip(rows, tiles, place, strict=True)
     ]
     return f'<svg viewBox="0 0 {side} {side}" role="img" aria-label="map of codes">{"".join(images)}</svg>'
+
+
+def _floors(archive: str | Path, source: str, *, count: int, id_from: str | None) -> str:
+    means = mean_by_method(measure(archive, source, id_from=id_from, limit=count)) if count else {}
+    rows = "".join(
+        f"<tr><th>{html.escape(method)}</th><td>{mean['psnr']:.2f} dB</td><td>SSIM {mean['ssim']:.3f}</td>"
+        f"<td>MS-SSIM {mean['ms_ssim']:.3f}</td></tr>"
+        for method, mean in means.items()
+    )
+    return f"<table>{rows}</table>"
 
 
 def _figure(triple: Triple) -> str:
@@ -179,7 +207,8 @@ _PAGE = """<!doctype html>
 body {{ margin: 2rem auto; max-width: 62rem; padding: 0 1rem; background: #14171a; color: #e4e7ea; font: 16px/1.5 system-ui, sans-serif; }}
 h1, h2 {{ font-weight: 600; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-th {{ text-align: left; font-weight: 400; color: #9aa4ae; padding: .15rem 2rem .15rem 0; }}
+th, td {{ text-align: left; font-weight: 400; padding: .15rem 2rem .15rem 0; }}
+th {{ color: #9aa4ae; }}
 figure {{ display: inline-block; margin: 0 1rem 1.2rem 0; }}
 figure img {{ width: 9rem; height: 9rem; margin-right: 2px; }}
 figcaption {{ color: #9aa4ae; font-size: .85rem; }}

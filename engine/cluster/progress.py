@@ -20,6 +20,7 @@ class Progress:
         self._quiet = quiet
         self._start = self._last_line = monotonic()
         self.encoded_now = 0
+        self._said = ""
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
@@ -46,7 +47,7 @@ class Progress:
         """Prints a line when there is no bar and the last line is a few seconds old."""
         if self._bar is None and not self._quiet and monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = monotonic()
-            print(self.line(), file=sys.stderr, flush=True)
+            self._say()
 
     def line(self) -> str:
         """`1,024 of 112,120 films · 1,020 ok · 4 failed · 212.3 images/s · 8 min 43 s left`"""
@@ -59,7 +60,13 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif not self._quiet:
-            print(self.line(), file=sys.stderr, flush=True)
+            self._say()
+
+    def _say(self) -> None:
+        line = self.line()
+        if line != self._said:
+            print(line, file=sys.stderr, flush=True)
+        self._said = line
 
 
 def duration(seconds: float) -> str:

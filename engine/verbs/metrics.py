@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from engine.quality import FilmQuality
 
 HELP = "PSNR, SSIM and MS-SSIM between source films and reconstructions"
-FIGURES = ("psnr", "ssim", "ms_ssim")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,29 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints a table of means; with --csv writes every film's figures."""
-    from engine.quality import measure
+    from engine.quality import mean_by_method, measure, quality_lines
     from engine.verbs.output import emit
 
     films = measure(args.archive, args.source, codec=args.codec, id_from=args.id_from, limit=args.limit)
-    means = summarise(_to_csv(films, Path(args.csv)) if args.csv else films)
-    lines = [f"{'':<14} {'films':>7} {'PSNR dB':>8} {'SSIM':>7} {'MS-SSIM':>8}"]
-    for method, mean in means.items():
-        lines.append(f"{method:<14} {mean['films']:>7,.0f} {mean['psnr']:>8.2f} {mean['ssim']:>7.3f} {mean['ms_ssim']:>8.3f}")
-    emit(args, "\n".join(lines), {"archive": args.archive, "methods": means})
-
-
-def summarise(films: Iterable[FilmQuality]) -> dict[str, dict[str, float]]:
-    """Number of films and mean figures by method; a PSNR that is infinite (an exact film) counts as it is."""
-    sums: dict[str, dict[str, float]] = {}
-    for film in films:
-        total = sums.setdefault(film.method, {"films": 0.0, **dict.fromkeys(FIGURES, 0.0)})
-        total["films"] += 1
-        for name in FIGURES:
-            total[name] += getattr(film, name)
-    return {
-        method: {name: value if name == "films" else value / total["films"] for name, value in total.items()}
-        for method, total in sums.items()
-    }
+    means = mean_by_method(_to_csv(films, Path(args.csv)) if args.csv else films)
+    emit(args, "\n".join(quality_lines(means)), {"archive": args.archive, "methods": means})
 
 
 def _to_csv(films: Iterable[FilmQuality], path: Path) -> Iterator[FilmQuality]:

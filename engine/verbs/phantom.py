@@ -49,14 +49,18 @@ def run(args: argparse.Namespace) -> None:
                 _write_masks(film, args.out / MASKS)
             if args.sheet:
                 tiles.append(contact_sheet([film.pixels], 1, SHEET_TILE))
-            print(f"\r{index + 1} of {args.count} films", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+            _say_progress(index + 1, args.count)
         _write_labels(rows, args.out / "labels.csv")
         if args.sheet:
             args.sheet.write_bytes(encode_png(contact_sheet(tiles, min(4, args.count), SHEET_TILE)))
     except OSError as error:
         raise SourceError(f"cannot write the films: {error.strerror}: {error.filename or args.out}") from None
     emit(args, f"{args.count} films in {args.out}", {"films": args.count, "seed": args.seed, "size": args.size, "out": str(args.out)})
+
+
+def _say_progress(done: int, count: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {count} films", end="\n" if done == count else "", file=sys.stderr, flush=True)
 
 
 def _write_labels(rows: Sequence[Mapping[str, object]], path: Path) -> None:

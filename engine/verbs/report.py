@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, help="the films: a folder, glob, manifest, URL or phantom:N")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="the page")
     parser.add_argument("--films", type=int, default=12, metavar="N", help="films shown beside their reconstructions")
+    parser.add_argument("--picture", metavar="FILE", help="also write these films, reconstructions and residuals as one PNG or JPEG")
     parser.add_argument("--id", dest="id_from", choices=("stem", "relpath", "column"), help="how ids were made; as in encode")
 
 
@@ -25,8 +26,9 @@ def run(args: argparse.Namespace) -> None:
 
     if not 0 <= args.films <= 64:
         raise ConfigError(f"films must be 0 to 64: {args.films}")
+    picture = Path(args.picture) if args.picture else None
     try:
-        table = write_report(args.archive, args.source, Path(args.out), films=args.films, id_from=args.id_from)
+        table = write_report(args.archive, args.source, Path(args.out), films=args.films, id_from=args.id_from, picture=picture)
     except OSError as error:
         raise ConfigError(f"the page cannot be written: {error.strerror}: {args.out}") from None
     lines = [f"{label:<12} {value}" for label, value in readable(table).items()]

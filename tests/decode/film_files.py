@@ -210,6 +210,15 @@ def _claims(width: int, height: int) -> dict[str, bytes]:
     }
 
 
+def _broken_stream(data: bytes) -> bytes:
+    """A PNG with one changed byte in its compressed pixels and a checksum that agrees with it."""
+    at = data.index(b"IDAT")
+    (length,) = struct.unpack_from(">I", data, at - 4)
+    pixels = bytearray(data[at + 4 : at + 4 + length])
+    pixels[length // 2] ^= 0x10
+    return data[: at - 4] + chunk(b"IDAT", bytes(pixels)) + data[at + 8 + length :]
+
+
 def bad_films() -> dict[str, tuple[bytes, str]]:
     """Files that are no films, with a word that the reason must contain."""
     good = good_films()
@@ -231,7 +240,8 @@ def bad_films() -> dict[str, tuple[bytes, str]]:
         "text": (b"Dear colleague, the film is attached. " * 20, "not an image format"),
         "html-named-png": (b"<!doctype html><title>404</title>" * 5, "not an image format"),
         "gif": (saved(Image.fromarray(ramp()), "GIF"), "not an image format"),
-        "png-flipped-bit": (bytes(flipped), "PNG"),
+        "png-flipped-bit": (bytes(flipped), "checksum"),
+        "png-broken-stream": (_broken_stream(good["png8"].data), "PNG"),
         "png-without-end": (good["png8"].data[:-12], "truncated"),
         "jpeg-cut-then-end": (eoi_after_cut, "JPEG"),
         "jpeg-only-start": (b"\xff\xd8\xff\xe0", "truncated"),

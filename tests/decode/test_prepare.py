@@ -99,7 +99,11 @@ def test_levels_beyond_white_are_cut() -> None:
 @pytest.mark.parametrize(("height", "width", "size"), [(128, 128, 32), (90, 130, 64), (70, 53, 96), (31, 200, 50), (1, 1, 5), (64, 64, 64)])
 def test_tensors_give_the_same_pixels(resize: str, square: str, equalisation: str, height: int, width: int, size: int) -> None:
     recipe = PixelRecipe(resolution=size, resize=resize, square=square, equalise=equalisation)  # type: ignore[arg-type]
-    for samples, white in ((noise(height, width), 255.0), (noise(height, width, bits=16), 65535.0), (noise(height, width, bits=16), 4095.0)):
+    for samples, white in (
+        (noise(height, width), 255.0),
+        (noise(height, width, bits=16), 65535.0),
+        (noise(height, width, bits=16), 4095.0),
+    ):
         out, small = torch.full((size, size), torch.nan), torch.full((8, 8), torch.nan)
         prepare_tensor(torch.from_numpy(samples)[..., None], recipe, out, small, white=white)
         np.testing.assert_allclose(out.numpy(), prepared(samples, white, recipe), atol=1e-5)
