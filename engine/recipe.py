@@ -24,7 +24,7 @@ class PixelRecipe:
     `equalise`; make square (`square`: "pad" with black, centred; "crop" the centre; "stretch"); resize to `resolution`;
     map [0, 1] to [-1, 1].
 
-    `resize`: "area" averages when it shrinks and interpolates linearly when it enlarges (OpenCV's INTER_AREA);
+    `resize`: "area" is the exact area average (OpenCV's INTER_AREA; a film enlarged twice repeats its pixels);
     "lanczos" is the 3-lobed windowed sinc, widened when it shrinks (Pillow's LANCZOS).
     `tolerance`: largest difference, in [0, 1] units, that two decoders may show on one pixel of one file.
     """

@@ -130,6 +130,18 @@ def deflated(plain: bytes, *, body: bytes | None = None) -> bytes:
     return data[:head_size] + deflater.compress(body) + deflater.flush()
 
 
+def encapsulated(plain: bytes, pixel_data: bytes, syntax: str) -> bytes:
+    """The DICOM file with its pixels replaced by encapsulated frames of another transfer syntax."""
+    ds = pydicom.dcmread(io.BytesIO(plain))
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PixelData = pixel_data
+    ds["PixelData"].VR = "OB"
+    ds["PixelData"].is_undefined_length = True
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, ds, enforce_file_format=True)
+    return out.getvalue()
+
+
 def good_films() -> dict[str, FilmFile]:
     """One file of each kind that is read, by name."""
     g8, g12, g16 = ramp(8), ramp(12), ramp(16)

@@ -111,7 +111,7 @@ def test_bad_films_become_failures_and_touch_nobody(build: Build) -> None:
                 assert failure.row not in batch.failed_infos
             else:
                 assert batch.failed_infos[failure.row].sha256 == hashlib.sha256(BAD[uri]).digest()
-    info = next(batch.failed_infos[row] for batch in batches for row in batch.failed_infos if refs[row - 1000].uri == "png-flipped-bit")
+    info = next(batch.failed_infos[row] for batch in batches for row in batch.failed_infos if refs[row - 1000].uri == "png-broken-stream")
     assert (info.height, info.width, info.bits) == (40, 56, 8)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 
+import imagecodecs
 import numpy as np
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import MPEG2MPML, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
 from engine.config import DecodeConfig
 from engine.decode.film import Film
 from engine.decode.formats import open_film, read_film, settle_libraries
 from engine.errors import DecodeError
 from engine.recipe import PixelRecipe
-from tests.decode.film_files import dicom, lut_item, ramp, unit
+from tests.decode.film_files import dicom, encapsulated, lut_item, ramp, unit
 
 AUTO = PixelRecipe(resolution=32)
 NONE = PixelRecipe(resolution=32, window="none")
@@ -176,8 +179,6 @@ def test_ybr_full_is_gray_by_its_luma() -> None:
 
 
 def test_codestream_of_another_size_than_the_header_says() -> None:
-    from pydicom.uid import JPEG2000Lossless
-
     with pytest.raises(DecodeError, match="another size"):
         read(dicom(STORED, bits=12, syntax=JPEG2000Lossless).replace(b"\x28\0\x10\0US\2\0\x28\0", b"\x28\0\x10\0US\2\0\x27\0"))
 
@@ -190,3 +191,25 @@ def test_nothing_of_the_header_is_logged_or_told(caplog: pytest.LogCaptureFixtur
     for text in (caught.value.reason, out, err, caplog.text):
         assert "Secret" not in text
         assert "S!" not in text
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("process", ["lossless", "JPEG-LS"])
+def test_gray_jpeg_frames_need_no_plugin(process: str, signed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = STORED.astype(np.int32) - 2048 * signed
+    bits12 = (stored & 0xFFF).astype(np.uint16)
+    if process == "lossless":
+        frame, syntax = imagecodecs.jpeg8_encode(bits12, lossless=True, bitspersample=12), JPEGLosslessSV1
+    else:
+        frame, syntax = imagecodecs.jpegls_encode(bits12), JPEGLSLossless
+    plain = dicom(stored.astype(np.int16 if signed else np.uint16), bits=12)
+    data = encapsulated(plain, encapsulate([frame]), syntax)
+    monkeypatch.setattr("engine.decode.dicom.get_decoder", None)
+    np.testing.assert_allclose(read(data), unit(STORED, 12), atol=1e-7)
+    with pytest.raises(DecodeError, match="truncated"):
+        read(encapsulated(plain, encapsulate([frame[:-20]]), syntax))
+
+
+def test_unknown_transfer_syntax_is_named() -> None:
+    with pytest.raises(DecodeError, match="transfer syntax is not read: MPEG2"):
+        read(encapsulated(dicom(STORED, bits=12), encapsulate([b"\0\0\1\xb3" * 10]), MPEG2MPML))
