@@ -110,10 +110,10 @@ def written_aside(target: Path) -> Iterator[Path]:
 
     Raises ArchiveError when `target` exists or comes into being meanwhile.
     """
-    if target.exists():
-        raise ArchiveError(f"there is something of that name already: {target}")
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     with clear_errors(target):
+        if target.exists():
+            raise ArchiveError(f"there is something of that name already: {target}")
         aside.mkdir(parents=True)
     try:
         yield aside

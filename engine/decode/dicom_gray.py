@@ -95,7 +95,7 @@ def _lookup_table(item: Dataset, dataset: Dataset) -> tuple[int, Values, int]:
     count, first, bits = (int(number) for number in item.LUTDescriptor)
     count = count or 2**16
     if not 1 <= bits <= 16:
-        raise DecodeError(f"DICOM LUT entries have neither 1 to 16 bits: {bits}")
+        raise DecodeError(f"DICOM LUT entries do not have 1 to 16 bits: {bits}")
     if dataset.get("PixelRepresentation") == 1 and first >= 2**15:
         first -= 2**16  # the descriptor's sign is that of the pixels, whatever the writer declared it to be
     data = item.LUTData

@@ -25,7 +25,7 @@ def read_size(codestream: bytes) -> tuple[int, int, list[tuple[int, int, int]]]:
     x1, y1, x0, y0 = struct.unpack_from(">4I", codestream, 8)
     (count,) = struct.unpack_from(">H", codestream, 40)
     if not 1 <= count <= 4:
-        raise DecodeError(f"JPEG 2000 has neither 1 to 4 components: {count}")
+        raise DecodeError(f"JPEG 2000 does not have 1 to 4 components: {count}")
     return y1 - y0, x1 - x0, [struct.unpack_from(">3B", codestream, 42 + 3 * i) for i in range(count)]
 
 

@@ -81,4 +81,9 @@ def resize(levels: Unit, size: int, how: Resize, *, white: float) -> Unit:
 
 
 def _area(levels: Unit, height: int, width: int) -> Unit:
+    while levels.shape[0] % (2 * height) == 0 and levels.shape[1] % (2 * width) == 0:
+        # By halves it is the same average, and OpenCV has a quick way for 2 by 2: 1024 to 256 takes a third of the time.
+        levels = np.asarray(cv2.resize(levels, (levels.shape[1] // 2, levels.shape[0] // 2), interpolation=cv2.INTER_AREA))
+    if levels.shape == (height, width):
+        return levels
     return np.asarray(cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA))

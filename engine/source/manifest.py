@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,6 +17,7 @@ MANIFESTS = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 MAX_LABELS = 1900  # what one SQLite table can hold beside our own columns
 _BATCH_ROWS = 16384
 Cells = Sequence[str | None]
+OpenCells = Callable[[], Generator[Cells, None, None]]
 
 
 class Row(NamedTuple):
@@ -45,13 +46,15 @@ def open_manifest(place: Place, path: str) -> Manifest:
     """Opens a manifest and checks its columns. Raises SourceError, naming the manifest."""
     shown = escape_undecodable(path)
     kind = MANIFESTS[posixpath.splitext(path)[1].lower()]
-    cells = _parquet(place.open(path), shown) if kind == "parquet" else _csv(place.open(path), shown, "\t" if kind == "tsv" else ",")
-    try:
-        names = [name or "" for name in next(cells, ())]
-        labels = _label_columns(names, shown)
-    except SourceError:
-        cells.close()
-        raise
+
+    def cells() -> Generator[Cells, None, None]:
+        if kind == "parquet":
+            return _parquet(place.open(path), shown)
+        return _csv(place.open(path), shown, "\t" if kind == "tsv" else ",")
+
+    with closing(cells()) as head:  # opened again for the rows, so that a listing nobody reads holds no file
+        names = [name or "" for name in next(head, ())]
+    labels = _label_columns(names, shown)
     id_at = names.index("id") if "id" in names else None
     rows = _rows(cells, names.index("path"), id_at, labels, shown)
     return Manifest(kind, id_at is not None, tuple(names[at] for at in labels), rows)
@@ -70,8 +73,9 @@ def _label_columns(names: list[str], shown: str) -> list[int]:
     return labels
 
 
-def _rows(cells: Generator[Cells, None, None], path_at: int, id_at: int | None, labels: list[int], shown: str) -> Iterator[Row]:
-    with closing(cells):
+def _rows(open_cells: OpenCells, path_at: int, id_at: int | None, labels: list[int], shown: str) -> Iterator[Row]:
+    with closing(open_cells()) as cells:
+        next(cells, None)  # the header
         for number, row in enumerate(cells, start=1):
             path = row[path_at]
             if not path:
