@@ -33,7 +33,7 @@ class DecodeConfig:
     decoder: DecoderName = "auto"
     threads: int = 0  # 0: one a core
     max_bytes: int = 512 * 2**20  # of a source file
-    max_pixels: int = 100_000_000  # height x width that a header may claim
+    max_pixels: int = 100_000_000  # of the square around the film that a header claims
 
     def __post_init__(self) -> None:
         check_choice("decode.decoder", self.decoder, ("auto", "dali", "cpu"))

@@ -24,12 +24,12 @@ def resize_film(x: Tensor, size: int) -> Tensor:
     if x.dtype != torch.float64:
         x = x.float()
     with torch.autocast(x.device.type, enabled=False):  # half-precision weights would cost three digits
-        x = x @ _weights(x.shape[-1], size, x.device, x.dtype).t()
-        return _weights(x.shape[-2], size, x.device, x.dtype) @ x
+        x = x @ lanczos_weights(x.shape[-1], size, x.device, x.dtype).t()
+        return lanczos_weights(x.shape[-2], size, x.device, x.dtype) @ x
 
 
 @lru_cache(maxsize=32)
-def _weights(num_in: int, num_out: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def lanczos_weights(num_in: int, num_out: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """[num_out, num_in]: row i holds what each input sample gives to output sample i; every row sums to 1."""
     with torch.inference_mode(False):  # made inside inference mode, the cached matrix could never take part in a gradient
         scale = num_in / num_out

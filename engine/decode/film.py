@@ -52,11 +52,14 @@ class SealedFilm:
 
 
 def check_size(height: int, width: int, *, max_pixels: int) -> None:
-    """Raises DecodeError for a film without pixels or with more than `max_pixels`; called before anything is allocated."""
+    """Raises DecodeError for a film without pixels or with more than `max_pixels` as a square; called before anything is allocated.
+
+    A square, since a strip of 50,000x10 would be padded to gigabytes.
+    """
     if height < 1 or width < 1:
         raise DecodeError(f"has no pixels: {height}x{width}")
-    if height * width > max_pixels:
-        raise DecodeError(f"header claims more than {max_pixels} pixels (decode.max_pixels): {height}x{width}")
+    if max(height, width) ** 2 > max_pixels:
+        raise DecodeError(f"header claims more than {max_pixels} pixels as a square (decode.max_pixels): {height}x{width}")
 
 
 def white_level(own_bits: int, recipe: PixelRecipe) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from engine.recipe import Equalise, PixelRecipe, Resize, Square
+from engine.resample import lanczos_weights
 
 
 def prepare_tensor(samples: Tensor, recipe: PixelRecipe, *outs: Tensor, white: float) -> None:
@@ -59,30 +59,16 @@ def _make_square(unit: Tensor, how: Square) -> Tensor:
     return torch.nn.functional.pad(unit, (left, side - width - left, top, side - height - top))
 
 
-@lru_cache(maxsize=8)  # films of one set have few sizes; 3000 to 1024 takes 24 MiB
 def _weights(how: Resize, length: int, size: int, device: torch.device) -> Tensor:
+    return area_weights(length, size, device) if how == "area" else lanczos_weights(length, size, device, torch.float64)
+
+
+@lru_cache(maxsize=8)  # films of one set have few sizes; 3000 to 1024 takes 24 MiB
+def area_weights(length: int, size: int, device: torch.device) -> Tensor:
     """Share of each of `length` source samples in each of `size` target ones, float64 [size, length]; rows sum to 1."""
     scale = length / size
     target = torch.arange(size, dtype=torch.float64)[:, None]
     source = torch.arange(length, dtype=torch.float64)[None]
-    if how == "area":  # the overlap of a target sample with each source sample, whichever of the two is wider
-        begin, end = target * scale, (target + 1) * scale
-        weights = (torch.minimum(end, source + 1) - torch.maximum(begin, source)).clamp_(min=0)
-    else:
-        widening = max(scale, 1.0)
-        x = (source + 0.5 - (target + 0.5) * scale) / widening
-        window = torch.sinc(x) * torch.sinc(x / 3)
-        weights = torch.where(x.abs() < 3, window, torch.zeros_like(window))
-        weights = _drop_outside(weights, scale, 3 * widening)
+    # the overlap of a target sample with each source sample, whichever of the two is wider
+    weights = (torch.minimum((target + 1) * scale, source + 1) - torch.maximum(target * scale, source)).clamp_(min=0)
     return (weights / weights.sum(dim=1, keepdim=True)).to(device)
-
-
-def _drop_outside(weights: Tensor, scale: float, support: float) -> Tensor:
-    """Keeps the samples that Pillow takes in: those from round(centre - support) up to round(centre + support)."""
-    size, length = weights.shape
-    for row in range(size):
-        centre = (row + 0.5) * scale
-        first, last = max(math.floor(centre - support + 0.5), 0), min(math.floor(centre + support + 0.5), length)
-        weights[row, :first] = 0
-        weights[row, last:] = 0
-    return weights

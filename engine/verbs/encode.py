@@ -45,7 +45,9 @@ def _add_running(group: Any) -> None:
     group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the networks")
     group.add_argument("--decoder", choices=("auto", "dali", "cpu"), default="auto", help="how files become pixels")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="decoding threads of a worker; 0: one a core")
-    group.add_argument("--max-pixels", type=int, default=100_000_000, metavar="N", help="a film whose header claims more is refused")
+    group.add_argument(
+        "--max-pixels", type=int, default=100_000_000, metavar="N", help="a film whose header claims more, as a square, is refused"
+    )
     group.add_argument("--dry-run", action="store_true", help="plan, bytes and time estimate as JSON; writes nothing")
     group.add_argument("--quiet", action="store_true", help="no progress")
 
