@@ -1,0 +1,119 @@
+"""What is measured on: the films and the codec that all benchmarks of one run share, as files on this machine."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.commands import run_latentray
+from engine.config import DecodeConfig
+from engine.errors import ConfigError
+from engine.source.opening import read_bytes
+from engine.source.place import local_path
+from engine.source.plan import make_plan
+
+FILMS_VARIABLE = "LATENTRAY_FILMS"  # a folder of real films with manifest.csv and train.csv
+PHANTOMS, PHANTOMS_TO_FIT = "phantom:64?seed=11", "phantom:320?seed=12&size=256"
+QUICK_PHANTOMS, QUICK_PHANTOMS_TO_FIT = "phantom:8?seed=11&size=256", "phantom:24?seed=12&size=64"
+QUICK_FILMS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """One run of the benchmarks: SOURCE of the films and codec directory, None for the defaults below; `quick` for a few films and repeats.
+
+    `scratch` keeps what is made once (phantoms as files, a fitted codec) and what is thrown away after each benchmark.
+    """
+
+    films: str | None = None
+    codec: str | None = None
+    quick: bool = False
+    scratch: Path = Path("runs/bench")
+
+
+def say(text: str) -> None:
+    """Tells a person at the terminal what is being done."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def film_files(options: Options) -> list[Path]:
+    """The films as local files, in the order of their source.
+
+    Without a source: the 1024x1024 ChestX-ray14 films of the folder that LATENTRAY_FILMS names, else phantoms. Films that are no local
+    files (phantoms, objects of a store) are written to the scratch folder once, so that neither drawing nor a network is timed.
+    """
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        source = options.films or _real_films(Path(folder)) or (QUICK_PHANTOMS if options.quick else PHANTOMS)
+        plan = make_plan(source, Path(folder) / "plan.parquet", shard_rows=1024, limit=QUICK_FILMS if options.quick else None)
+        kept = options.scratch / f"films-{plan.digest[:12]}"
+        return [_as_file(ref.uri, kept / ref.sample_id) for shard in plan.shards() for ref in shard.refs]
+
+
+def line_up(files: Sequence[Path], folder: Path, *, count: int) -> Path:
+    """A manifest of `count` films under names of their own: links to the files, over and over in the same order."""
+    folder.mkdir(parents=True)
+    names = [folder / f"{row:06d}{files[row % len(files)].suffix}" for row in range(count)]
+    for row, name in enumerate(names):
+        name.symlink_to(files[row % len(files)].absolute())
+    manifest = folder.with_suffix(".csv")
+    manifest.write_text("\n".join(["path", *(str(name.absolute()) for name in names), ""]))
+    return manifest
+
+
+def codec_directory(options: Options) -> str:
+    """The codec asked for, else a PCA codec with the trainer's own settings, fitted once on films other than the measured ones."""
+    if options.codec:
+        return options.codec
+    films = _folder()
+    if options.quick:
+        name, source, settings = "pca-quick", QUICK_PHANTOMS_TO_FIT, ["--components", "16", "--resolution", "64"]
+    elif films and (films / "train.csv").is_file():
+        name, source, settings = "pca-films", str(films / "train.csv"), []
+    else:
+        name, source, settings = "pca-phantoms", PHANTOMS_TO_FIT, []
+    codec = options.scratch / name
+    if not (codec / "codec.json").exists():
+        say(f"fitting a PCA codec on {source.rpartition('/')[2]}")
+        run_latentray("train", "pca", "--data", source, "--out", str(codec), *settings)
+    return str(codec)
+
+
+def _folder() -> Path | None:
+    value = os.environ.get(FILMS_VARIABLE)
+    if not value:
+        return None
+    if not Path(value).is_dir():
+        raise ConfigError(f"{FILMS_VARIABLE} names no folder: {value}")
+    return Path(value)
+
+
+def _real_films(scratch: Path) -> str | None:
+    """A manifest of the real films of one size and source, since mixed ones would make repeats differ for no reason of ours."""
+    folder = _folder()
+    if folder is None or not (folder / "manifest.csv").is_file():
+        return None
+    with (folder / "manifest.csv").open(newline="") as file:
+        paths = [folder / row["path"] for row in csv.DictReader(file) if row.get("source") == "nih" and row.get("width") == "1024"]
+    if not paths:
+        raise ConfigError(f"manifest has no films of source nih and width 1024, name others with --films: {folder / 'manifest.csv'}")
+    manifest = scratch / "films.csv"
+    manifest.write_text("\n".join(["path", *(str(path.absolute()) for path in paths), ""]))
+    return str(manifest)
+
+
+def _as_file(uri: str, kept: Path) -> Path:
+    path = None if uri.startswith("phantom:") else local_path(uri)
+    if path is not None:
+        return Path(path)
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+        unfinished.write_bytes(read_bytes(uri, max_bytes=DecodeConfig().max_bytes))
+        unfinished.replace(kept)
+    return kept
