@@ -13,6 +13,8 @@ from typing import NoReturn, Protocol
 from engine.errors import LatentrayError
 
 GROUP = "latentray.verbs"
+# Read when torch loads: threads that wait by spinning would take the cores from those that decode.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Verb(Protocol):
@@ -53,6 +55,8 @@ def main(argv: Sequence[str]) -> int:
 def run_verb(name: str, verb: Verb, argv: Sequence[str]) -> int:
     """Parses the verb's own options and runs it; a LatentrayError becomes one line on stderr and its exit code."""
     parser = OneLineParser(prog=f"latentray {name}", description=verb.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     verb.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout as the last line")
     parser.add_argument("--verbose", action="store_true", help="log what is being done, and full tracebacks, to stderr")

@@ -17,6 +17,7 @@ from torch import Tensor
 from engine import metrics
 from engine.archive.writer import ShardWriter
 from engine.config import EngineConfig
+from engine.decode.ahead import DecodeAhead
 from engine.decode.choose import Decoder, build_decoder
 from engine.encode.codec import Codec, load_codec
 from engine.encode.compile import Prepared, prepare
@@ -38,23 +39,30 @@ class Flow:
         self._prepared = prepared
         self._decoder = decoder
         self._writer = writer
+        self._ahead = DecodeAhead(decoder)
 
-    def encode(self, shard: Shard) -> ShardReceipt:
-        """Runs a shard and publishes its rows. Rows in `shard.poison` are marked without being read."""
+    def encode(self, shard: Shard, *, following: Shard | None = None) -> ShardReceipt:
+        """Runs a shard and publishes its rows. Rows in `shard.poison` are marked without being read.
+
+        `following`, when it is known, is decoded while the last films of this shard are coded and its rows are written.
+        """
         assert self._writer is not None, "this flow was built to rehearse"
         clock = StageClock()
+        batches = self._ahead.take(shard)
+        if following is not None:
+            self._ahead.begin(following)
         rows = RowTable(shard, self._codec.code_shape, self._writer.latent_dtype)
         for ref in shard.refs:
             if ref.row in shard.poison:
                 rows.fail(Failure(ref.row, ref.sample_id, Status.POISON, "worker", "the worker process died on this film twice"))
-        self._run([ref for ref in shard.refs if ref.row not in shard.poison], rows, clock)
+        self._run(batches, shard.refs, rows, clock)
         return self._writer.publish(shard, rows.finish(), made_by=self.made_by(), seconds=clock.seconds)
 
     def rehearse(self, refs: Sequence[ImageRef]) -> dict[str, float]:
         """Everything but the writing, for a time estimate or to find the film that kills a process; returns seconds by stage."""
         clock = StageClock()
         shard = Shard(index=0, refs=tuple(refs), digest="")
-        self._run(refs, RowTable(shard, self._codec.code_shape, "f4"), clock)
+        self._run(self._decoder.batches(refs), refs, RowTable(shard, self._codec.code_shape, "f4"), clock)
         return clock.seconds
 
     def made_by(self) -> dict[str, Any]:
@@ -71,13 +79,14 @@ class Flow:
 
     def close(self) -> None:
         """Stops the decoder's threads."""
+        self._ahead.close()
         self._decoder.close()
 
-    def _run(self, refs: Sequence[ImageRef], rows: RowTable, clock: StageClock) -> None:
-        for pixels in clock.timed("decode", self._decoder.batches(refs)):
+    def _run(self, batches: Iterable[PixelBatch], refs: Sequence[ImageRef], rows: RowTable, clock: StageClock) -> None:
+        by_row = {ref.row: ref for ref in refs}
+        for pixels in clock.timed("decode", batches):
             for failure in pixels.failures:
                 rows.fail(failure)
-            by_row = {ref.row: ref for ref in refs} if pixels.failed_infos else {}
             for row, info in pixels.failed_infos.items():
                 rows.put_source(by_row[row], info)
             for ref, info in zip(pixels.refs, pixels.infos, strict=True):

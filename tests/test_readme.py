@@ -62,7 +62,9 @@ def _shape(line: str) -> str:
 @pytest.mark.slow
 def test_the_python_block_runs(workplace: Path) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    done = subprocess.run([sys.executable, "-W", "error", "-c", block + "\nprint(codes.shape)"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block + "\nprint(codes.shape)"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("(6, ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,9 @@ class ChunkCodec:
 
     def encode(self, index: int, values: Column) -> bytes | None:
         """The object of one chunk, or None where every value is fill and Zarr keeps no object."""
-        objects: dict[str, Any] = {"zarr.json": self._metadata}
-        self._open(objects, "r+")[self._slice(index)] = values
-        written = objects.get(self._local_key(index))
+        objects, array = self._scratch
+        array[self._slice(index)] = values
+        written = objects.pop(self._local_key(index), None)  # gone again, so that the next attempt reads nothing either
         return None if written is None else bytes(written.to_bytes())
 
     def decode(self, index: int, data: bytes | None) -> Column:
@@ -49,6 +50,12 @@ class ChunkCodec:
         objects: dict[str, Any] = {"zarr.json": self._metadata}
         objects |= {self._local_key(index): Buffer.from_bytes(data) for index, data in chunks.items() if data is not None}
         return np.asarray(self._open(objects, "r")[slice(self._slice(first).start, self._slice(last).stop)])
+
+    @cached_property
+    def _scratch(self) -> tuple[dict[str, Any], Any]:
+        """A store in memory without chunks, and the array on it: opening one costs as much as encoding a small chunk."""
+        objects: dict[str, Any] = {"zarr.json": self._metadata}
+        return objects, self._open(objects, "r+")
 
     def _open(self, objects: dict[str, Any], mode: Any) -> Any:
         return zarr.open_array(MemoryStore(objects, read_only=mode == "r"), mode=mode, zarr_format=3)

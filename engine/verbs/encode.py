@@ -46,7 +46,7 @@ def _add_running(group: Any) -> None:
     group.add_argument("--decoder", choices=("auto", "dali", "cpu"), default="auto", help="how files become pixels")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="decoding threads of a worker; 0: one a core")
     group.add_argument(
-        "--max-pixels", type=int, default=100_000_000, metavar="N", help="a film whose header claims more, as a square, is refused"
+        "--max-pixels", type=int, default=100_000_000, metavar="N", help="films whose header claims more, as a square, are refused"
     )
     group.add_argument("--dry-run", action="store_true", help="plan, bytes and time estimate as JSON; writes nothing")
     group.add_argument("--quiet", action="store_true", help="no progress")
