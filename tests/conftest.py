@@ -19,6 +19,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 # Ray asks at home how it is used, and pages its own logs into the test's output, unless told not to.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+# Tests run commands in other folders, where a relative path would lead nowhere.
+if os.environ.get("LATENTRAY_FILMS"):
+    os.environ["LATENTRAY_FILMS"] = str((Path(__file__).resolve().parent.parent / os.environ["LATENTRAY_FILMS"]).resolve())
+
 faulthandler.enable()
 
 

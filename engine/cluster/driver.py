@@ -38,15 +38,13 @@ class Driver:
 
     def run(self, shards: Iterator[Shard], *, tick: Callable[[], None] = lambda: None) -> None:
         """Runs all shards; `tick` is called about once a second. Raises what a worker raised when trying again cannot help."""
-        waiting = True
-        while waiting or self._again or self._in_flight:
-            while waiting and not self._again and self._pool.has_room:
-                shard = next(shards, None)
-                waiting = shard is not None
-                if shard is not None:
-                    self._submit(shard)
-            while self._again and self._pool.has_room:
+        fresh = next(shards, None)
+        while fresh is not None or self._again or self._in_flight:
+            while self._again and self._pool.takes(self._again[-1]):
                 self._submit(self._again.pop())
+            while fresh is not None and not self._again and self._pool.takes(fresh):
+                self._submit(fresh)
+                fresh = next(shards, None)
             if self._in_flight:
                 for outcome in self._pool.wait(1.0):
                     self._in_flight -= 1

@@ -12,6 +12,8 @@ from engine.errors import ConfigError
 from engine.flow import Flow, build_flow
 from engine.records import ImageRef, Shard, ShardReceipt
 
+MOST_AT_ONE_WORKER = 2  # one running, one waiting
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -30,9 +32,8 @@ class Outcome:
 class Pool(Protocol):
     """A bounded set of workers."""
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another shard may be submitted before an outcome is taken."""
+    def takes(self, shard: Shard) -> bool:
+        """Whether this shard may be submitted before an outcome is taken."""
         ...
 
     def submit(self, shard: Shard) -> None:
@@ -59,8 +60,7 @@ class InProcessPool:
         self._flow = flow
         self._queue: deque[Shard] = deque()
 
-    @property
-    def has_room(self) -> bool:
+    def takes(self, shard: Shard) -> bool:
         """Whether fewer than two shards are waiting."""
         return len(self._queue) < 2
 
@@ -93,14 +93,18 @@ class _Seat:
     actor: Any
     shards: deque[tuple[Any, Shard]]
 
+    def takes(self, shard: Shard) -> bool:
+        """One shard running and one waiting; a shard that has failed before runs alone, so that a death cannot be another one's fault."""
+        if shard.attempt > 1:
+            return not self.shards
+        return len(self.shards) < MOST_AT_ONE_WORKER and all(other.attempt == 1 for _, other in self.shards)
+
 
 class RayPool:
     """Ray actors of one class, each with one shard running and one waiting, replaced when they die.
 
     `worker_class` has `__init__(cfg)`, `run(shard) -> ShardReceipt`, `ready()` and `rehearse(refs)`; the benchmark passes an idle one.
     """
-
-    in_flight = 2
 
     def __init__(self, worker_class: type[Any], cfg: Any, *, workers: int, cpus: float, gpus: float) -> None:
         import ray
@@ -111,14 +115,13 @@ class RayPool:
         self._seats = [_Seat(self._actor.remote(cfg), deque()) for _ in range(workers)]
         self._await_ready([seat.actor for seat in self._seats])
 
-    @property
-    def has_room(self) -> bool:
-        """Whether some worker has fewer than two shards."""
-        return any(len(seat.shards) < self.in_flight for seat in self._seats)
+    def takes(self, shard: Shard) -> bool:
+        """Whether some worker has a place for it."""
+        return any(seat.takes(shard) for seat in self._seats)
 
     def submit(self, shard: Shard) -> None:
-        """Gives the shard to the worker with the fewest."""
-        seat = min(self._seats, key=lambda candidate: len(candidate.shards))
+        """Gives the shard to the worker with the fewest, among those that take it."""
+        seat = min((seat for seat in self._seats if seat.takes(shard)), key=lambda candidate: len(candidate.shards))
         seat.shards.append((seat.actor.run.remote(shard), shard))
 
     def wait(self, seconds: float) -> list[Outcome]:

@@ -12,6 +12,6 @@ def local_ray() -> Iterator[None]:
     """A Ray of two cores that ends with the module."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()

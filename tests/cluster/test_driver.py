@@ -37,8 +37,7 @@ class DyingPool:
         self.most_in_flight = 0
         self.probes = 0
 
-    @property
-    def has_room(self) -> bool:
+    def takes(self, shard: Shard) -> bool:
         return len(self.queue) < 2
 
     def submit(self, shard: Shard) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,8 @@ def test_a_killed_driver_is_continued_by_the_same_command(
     wait_until(lambda: commits(archive) >= 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its Ray, so that it is gone before the next one starts
     again = start(command(small_films, archive, small_codec, workers=2))
     _, err = again.communicate(timeout=240)
     assert again.returncode == 0, err.decode()
