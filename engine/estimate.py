@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.encode.codec import load_codec
 from engine.flow import build_flow
-from engine.job import JobConfig, fingerprint_of, plan_job, with_loss
+from engine.job import JobConfig, check_request, fingerprint_of, plan_job, with_loss
 from engine.records import ImageRef
 
 ROW_OVERHEAD = 80  # bytes a row beside the code: digest, status, sizes, quality, id
@@ -26,6 +26,7 @@ def estimate(job: JobConfig) -> dict[str, Any]:
     """
     codec = load_codec(job.engine.codec)
     job = with_loss(job, codec)
+    check_request(job, codec)
     with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
         plan = plan_job(job, Path(scratch) / "plan.parquet")
         refs = list(next(iter(plan.shards([0]))).refs)

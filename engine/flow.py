@@ -21,7 +21,6 @@ from engine.decode.ahead import DecodeAhead
 from engine.decode.choose import Decoder, build_decoder
 from engine.encode.codec import Codec, load_codec
 from engine.encode.compile import Prepared, prepare
-from engine.errors import CodecError
 from engine.records import Failure, ImageRef, LatentBatch, PixelBatch, Shard, ShardReceipt, Status
 from engine.refine.descent import refine
 from engine.rows import RowTable
@@ -171,8 +170,6 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
     With `write` False the flow can only `rehearse`, and no archive need exist.
     """
     codec = load_codec(cfg.codec)
-    if not codec.has_encoder and cfg.refine.steps == 0:
-        raise CodecError(f"codec has no encoder, so every code would be the mean; ask for --refine-steps 1 or more: {codec.name}")
     prepared = prepare(codec, backend=cfg.backend, precision=cfg.precision, batch_size=cfg.batch_size)
     decoder = build_decoder(
         codec.recipe,

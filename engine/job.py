@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from engine.archive.writer import create_archive
 from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
 from engine.encode.codec import Codec, codec_files, load_codec
 from engine.encode.compile import check_backend
-from engine.errors import ArchiveError, ConfigError
+from engine.errors import ArchiveError, CodecError, ConfigError
 from engine.refine.objective import check_loss
 from engine.source.plan import Plan, make_plan, open_plan
 
@@ -92,11 +96,9 @@ def open_job(job: JobConfig) -> tuple[JobConfig, Plan]:
     Raises FingerprintMismatch (exit 3) naming what differs, ArchiveError for something that is no archive.
     """
     archive = Path(job.engine.archive)
-    if Path(job.source).is_dir() and archive.resolve().is_relative_to(Path(job.source).resolve()):
-        raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
-    check_backend(job.engine.backend)
     codec = load_codec(job.engine.codec)
     job = with_loss(job, codec)
+    check_request(job, codec)
     if job.overwrite:
         remove_archive(archive)
     if archive.exists():
@@ -106,10 +108,21 @@ def open_job(job: JobConfig) -> tuple[JobConfig, Plan]:
     return job, _create(job, codec, archive)
 
 
+def check_request(job: JobConfig, codec: Codec) -> None:
+    """Refuses what can be seen to fail before anything is written. Raises ConfigError, BackendError or CodecError."""
+    archive, refine = Path(job.engine.archive), job.engine.refine
+    if Path(job.source).is_dir() and archive.resolve().is_relative_to(Path(job.source).resolve()):
+        raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
+    if not codec.has_encoder and refine.steps == 0:
+        raise CodecError(f"codec has no encoder, so every code would be the mean; ask for --refine-steps 1 or more: {codec.name}")
+    check_backend(job.engine.backend)
+    if refine.steps:
+        check_loss(refine.loss, target_mse=refine.target_mse)
+
+
 def with_loss(job: JobConfig, codec: Codec) -> JobConfig:
-    """The job with its refinement loss: the one asked for, else the codec's. Raises ConfigError for one that cannot be computed."""
+    """The job with its refinement loss: the one asked for, else the codec's."""
     loss = parse_loss(job.loss or codec.loss)
-    check_loss(loss, target_mse=job.engine.refine.target_mse)
     return replace(job, engine=replace(job.engine, refine=replace(job.engine.refine, loss=loss)))
 
 
@@ -130,6 +143,21 @@ def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
         "shard_rows": plan.shard_rows,
         "plan": plan.digest,
     }
+
+
+def software_versions() -> dict[str, str]:
+    """What made an archive: latentray, its revision where it runs from a git checkout, and the packages that decide pixels and codes."""
+    packages = ("torch", "numpy", "zarr", "numcodecs", "opencv-python-headless", "imagecodecs", "simplejpeg", "pydicom")
+    found = {"latentray": __version__, "python": platform.python_version()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    root = Path(__file__).resolve().parent.parent
+    if (root / ".git").exists():
+        with suppress(OSError, subprocess.CalledProcessError):
+            head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+            found["revision"] = head.stdout.strip()
+    return found
 
 
 def resolve_workers(job: JobConfig) -> int:
@@ -168,7 +196,7 @@ def _create(job: JobConfig, codec: Codec, archive: Path) -> Plan:
         latent_shape=codec.code_shape,
         latent_dtype=job.dtype,
         fingerprint_parts=fingerprint_of(job, codec, plan),
-        software={"latentray": __version__},
+        software=software_versions(),
         plan_digest=plan.digest,
         plan_sha256=plan.file_sha256,
     )

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,37 @@ def test_bad_films_become_rows_and_leave_the_others_alone(small_films: Path, sma
     assert np.isnan(got["latent"].to_numpy()[~good]).all()
     np.testing.assert_allclose(got["latent"].to_numpy()[good], whole["latent"].to_numpy()[good], rtol=2e-3, atol=2e-3)
     assert verify_archive(tmp_path / "spoilt.zarr", level=3) == []
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that says it is so large; its checksums are right."""
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(64))), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_every_kind_of_bad_file_is_a_row_with_its_reason(small_films: Path, small_codec: Path, tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    good = (small_films / "film-000.png").read_bytes()
+    (films / "a-good.png").write_bytes(good)
+    (films / "b-named-otherwise.jpg").write_bytes(good)  # what a file is called does not matter
+    (films / "c-huge.png").write_bytes(png_of(100_000, 100_000))
+    (films / "d-no-pixels.png").write_bytes(png_of(0, 64))
+    (films / "e-strip.png").write_bytes(png_of(60_000, 10))
+    (films / "f-noise.dcm").write_bytes(bytes(range(256)) * 8)
+    (films / "g-leads-nowhere.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(films / "h-pipe.png")
+    encode(films, tmp_path / "films.zarr", small_codec)
+    reasons = {failure.sample_id: (failure.stage, failure.reason) for failure in list_failures(tmp_path / "films.zarr")}
+    status = open_archive(tmp_path / "films.zarr")["status"].to_numpy()
+    assert status.tolist() == [1, 1, 2, 2, 2, 2, 2, 2]
+    assert {name: stage for name, (stage, _) in reasons.items()} == {
+        **dict.fromkeys(["c-huge", "d-no-pixels", "e-strip", "f-noise"], "decode"),
+        **dict.fromkeys(["g-leads-nowhere", "h-pipe"], "read"),
+    }
+    assert "100000x100000" in reasons["c-huge"][1]
+    assert not [reason for _, reason in reasons.values() if str(tmp_path) in reason or "\n" in reason]
 
 
 def test_a_film_that_vanished_after_planning_is_a_row(small_films: Path, small_codec: Path, tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ class InProcessPool:
 
 @dataclass(slots=True)
 class _Seat:
-    """One actor and the shards handed to it, the running one first."""
+    """One actor and the shards handed to it, the running one first; None after a death, until there is work for a new one."""
 
-    actor: Any
+    actor: Any | None
     shards: deque[tuple[Any, Shard]]
 
     def takes(self, shard: Shard) -> bool:
@@ -122,6 +122,7 @@ class RayPool:
     def submit(self, shard: Shard) -> None:
         """Gives the shard to the worker with the fewest, among those that take it."""
         seat = min((seat for seat in self._seats if seat.takes(shard)), key=lambda candidate: len(candidate.shards))
+        seat.actor = seat.actor or self._actor.remote(self._cfg)
         seat.shards.append((seat.actor.run.remote(shard), shard))
 
     def wait(self, seconds: float) -> list[Outcome]:
@@ -134,7 +135,7 @@ class RayPool:
         return [outcome for seat in self._seats if seat.shards and seat.shards[0][0] in arrived for outcome in self._take(seat)]
 
     def survives(self, refs: Sequence[ImageRef]) -> bool:
-        """Runs the films through everything but the writing, in an actor of its own."""
+        """Runs the films through everything but the writing, in an actor of its own; it takes the cores of the worker that died."""
         probe = self._actor.remote(self._cfg)
         try:
             self._ray.get(probe.rehearse.remote(refs))
@@ -149,7 +150,8 @@ class RayPool:
     def close(self) -> None:
         """Ends the actors."""
         for seat in self._seats:
-            self._ray.kill(seat.actor)
+            if seat.actor is not None:
+                self._ray.kill(seat.actor)
 
     def _take(self, seat: _Seat) -> list[Outcome]:
         reference, shard = seat.shards.popleft()
@@ -157,7 +159,7 @@ class RayPool:
             return [Outcome(shard, receipt=self._ray.get(reference))]
         except self._ray.exceptions.RayActorError as error:
             waiting = [Outcome(other, requeued=True) for _, other in seat.shards]
-            seat.actor, seat.shards = self._actor.remote(self._cfg), deque()
+            seat.actor, seat.shards = None, deque()
             return [Outcome(shard, error=error, died=True), *waiting]
         except self._ray.exceptions.RayTaskError as error:
             return [Outcome(shard, error=_cause(error))]

@@ -61,13 +61,5 @@ def count_nodes() -> int:
     return sum(bool(node["Alive"]) for node in ray.nodes())
 
 
-def disconnect() -> None:
-    """Leaves the cluster; one that `connect` started on this machine ends with it."""
-    import ray
-
-    if ray.is_initialized():
-        ray.shutdown()
-
-
 def _wants_existing(address: str | None) -> bool:
     return bool(address or os.environ.get("RAY_ADDRESS"))

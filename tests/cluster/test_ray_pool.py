@@ -50,7 +50,7 @@ def shard(index: int, **uris: str) -> Shard:
 
 @contextmanager
 def pool_of(workers: int, cfg: str = "") -> Iterator[RayPool]:
-    pool = RayPool(Worker, cfg, workers=workers, cpus=0.5, gpus=0)
+    pool = RayPool(Worker, cfg, workers=workers, cpus=2 / workers, gpus=0)  # every core, as a job has them
     try:
         yield pool
     finally:
@@ -76,6 +76,12 @@ def test_a_film_that_kills_its_process_is_found_among_its_neighbours() -> None:
     assert [receipts[k].rows["ok"] for k in range(4)] == [4, 3, 4, 4]
     assert receipts[1].rows["poison"] == 1
     assert receipts[2].attempt == 1  # it only waited behind the one that died
+
+
+def test_a_search_finds_room_while_every_core_is_taken() -> None:
+    with pool_of(2) as pool:
+        receipts = drive(pool, [shard(k, row13="deadly") for k in range(8)])
+    assert [receipts[k].rows["poison"] for k in range(8)] == [0, 0, 0, 1, 0, 0, 0, 0]
 
 
 def test_an_error_keeps_its_class_on_the_way_to_the_driver() -> None:
