@@ -92,17 +92,17 @@ def run(args: argparse.Namespace) -> int:
 
     summary = run_job(job)
     failed = [f"  {count} {reason}" for reason, count in summary.failed_by_reason.items()]
-    emit(args, "\n".join([_sentence(summary), *failed]), asdict(summary))
+    emit(args, "\n".join([_sentence(args.archive, summary), *failed]), asdict(summary))
     if summary.failed > args.max_failed_fraction * summary.rows:
         print(f"latentray encode: too many films failed: {summary.failed} of {summary.rows}", file=sys.stderr)
         return 1
     return 0
 
 
-def _sentence(summary: Any) -> str:
+def _sentence(archive: str, summary: Any) -> str:
     quality = "" if summary.psnr is None else f" · PSNR {summary.psnr:.2f} dB · SSIM {summary.ssim:.3f}"
     rate = f" · {summary.images_per_second:.1f} images/s" if summary.encoded_now else " · nothing left to do"
-    return f"{summary.archive}: {summary.rows} films · {summary.ok} ok · {summary.failed} failed{quality}{rate}"
+    return f"{archive}: {summary.rows} films · {summary.ok} ok · {summary.failed} failed{quality}{rate}"
 
 
 def _key(path: str | None) -> bytes | None:
