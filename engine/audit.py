@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from engine import metrics
-from engine.config import DecodeConfig
-from engine.decode.choose import build_decoder
 from engine.errors import ArchiveError
 from engine.records import ImageRef, PixelBatch
 from engine.replay import Replay
-from engine.source.opening import read_bytes
 from engine.source.plan import open_plan
 
 MSE_TOLERANCE = 1e-4  # of mean squared error in [0, 1]: backends and decoders may differ by rounding, a wrong code differs by far more
@@ -33,19 +29,11 @@ def audit_rows(archive: str | Path, plan_path: Path, *, count: int = 16, seed: i
     ok = np.flatnonzero(replay.status == 1)
     rows = np.sort(np.random.default_rng(seed).permutation(ok)[:count])
     refs = _refs(plan_path, {int(row) for row in rows})
-    decoder = build_decoder(
-        replay.codec.recipe,
-        DecodeConfig(),
-        read=partial(read_bytes, max_bytes=DecodeConfig().max_bytes),
-        batch_size=4,
-        film_size=replay.film_size,
-    )
     problems: list[tuple[str, str]] = []
-    for pixels in decoder.batches(refs):
+    for pixels in replay.sources(refs):
         problems += [(failure.sample_id, f"the film cannot be read again: {failure.reason}") for failure in pixels.failures]
         if pixels.refs:
             problems += _check(replay, pixels)
-    decoder.close()
     return problems
 
 

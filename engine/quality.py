@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -15,13 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import metrics
-from engine.config import DecodeConfig
-from engine.decode.choose import build_decoder
 from engine.errors import SourceError
 from engine.records import ImageRef, PixelBatch
-from engine.replay import Replay
-from engine.source.opening import read_bytes
-from engine.source.plan import make_plan
+from engine.replay import Replay, listed
 
 STORED, ENCODER, THUMBNAIL, GRAY = "as stored", "encoder alone", "thumbnail", "one gray"
 
@@ -50,23 +44,14 @@ def measure(
     Raises SourceError when source and archive have no film in common.
     """
     replay = Replay(archive, codec=codec)
-    row_of = {name: row for row, name in enumerate(replay.sample_ids) if replay.has_code(row)}
-    decoder = build_decoder(
-        replay.codec.recipe,
-        DecodeConfig(),
-        read=partial(read_bytes, max_bytes=DecodeConfig().max_bytes),
-        batch_size=batch_size,
-        film_size=replay.film_size,
-    )
+    row_of = replay.row_of
     found = 0
-    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
-        plan = make_plan(source, Path(scratch) / "plan.parquet", shard_rows=256, id_from=id_from, limit=limit)
+    with listed(source, id_from=id_from, limit=limit) as plan:
         for shard in plan.shards():
             refs = [ref for ref in shard.refs if ref.sample_id in row_of]
-            for pixels in decoder.batches(refs):
+            for pixels in replay.sources(refs, batch_size=batch_size):
                 found += len(pixels.refs)
                 yield from _compare(replay, pixels, [row_of[ref.sample_id] for ref in pixels.refs])
-    decoder.close()
     if not found:
         raise SourceError(f"no film of the source has a code in the archive; were ids made another way (--id)? {source}")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,13 @@ from torch import Tensor
 from engine import metrics
 from engine.archive.reader import open_archive, read_codec_files
 from engine.archive.root import fingerprint_parts
+from engine.config import DecodeConfig
+from engine.decode.choose import build_decoder
 from engine.encode.codec import Codec, load_codec, load_codec_files
 from engine.errors import ArchiveError, CodecError
-from engine.records import Status
+from engine.records import ImageRef, PixelBatch, Status
+from engine.source.opening import read_bytes
+from engine.source.plan import Plan, make_plan
 
 
 class Replay:
@@ -44,6 +51,21 @@ class Replay:
         """Whether a film can be made of this row: it is ok, or diverged and kept its best code."""
         return int(self.status[row]) in (Status.OK, Status.REFINE_DIVERGED)
 
+    @property
+    def row_of(self) -> dict[str, int]:
+        """Rows that hold a code, by id."""
+        return {name: row for row, name in enumerate(self.sample_ids) if self.has_code(row)}
+
+    def sources(self, refs: Sequence[ImageRef], *, batch_size: int = 4) -> Iterator[PixelBatch]:
+        """Source films, decoded by the codec's recipe, with `films` at the archive's film size."""
+        limits = DecodeConfig()
+        read = partial(read_bytes, max_bytes=limits.max_bytes)
+        decoder = build_decoder(self.codec.recipe, limits, read=read, batch_size=batch_size, film_size=self.film_size)
+        try:
+            yield from decoder.batches(refs)
+        finally:
+            decoder.close()
+
     def latents(self, rows: Sequence[int]) -> Tensor:
         """Codes of the rows, [N, *shape] float32."""
         return torch.from_numpy(self.dataset["latent"][list(rows)].to_numpy().astype(np.float32))
@@ -63,6 +85,13 @@ class Replay:
         for at in range(0, len(rows), batch_size):
             some = list(rows[at : at + batch_size])
             yield some, self.films(self.latents(some), size)
+
+
+@contextmanager
+def listed(source: str, *, id_from: str | None, limit: int | None = None) -> Iterator[Plan]:
+    """The plan of a source that is only looked at, in a scratch folder."""
+    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
+        yield make_plan(source, Path(scratch) / "plan.parquet", shard_rows=256, id_from=id_from, limit=limit)
 
 
 def _codec_of(archive: str | Path, given: str | None, digest: str) -> Codec:

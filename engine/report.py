@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,9 @@ import torch.nn.functional as F
 from engine import metrics
 from engine.archive.commits import read_receipts
 from engine.archive.reader import archive_status, mean_quality
-from engine.config import DecodeConfig
-from engine.decode.choose import build_decoder
 from engine.quality import mean_by_method, measure
 from engine.reconstruct import to_bytes
-from engine.replay import Replay
-from engine.source.opening import read_bytes
-from engine.source.plan import make_plan
+from engine.replay import Replay, listed
 
 TILE = 256  # side of a film on the page, pixels
 MAP_FILMS = 400  # most films on the map
@@ -98,16 +92,11 @@ def figures(archive: str | Path) -> dict[str, Any]:
 
 def triples(replay: Replay, source: str, *, count: int, id_from: str | None = None) -> list[Triple]:
     """The first `count` films of the source that have a code, with what comes back."""
-    row_of = {name: row for row, name in enumerate(replay.sample_ids) if replay.has_code(row)}
+    row_of = replay.row_of
     found: list[Triple] = []
-    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
-        plan = make_plan(source, Path(scratch) / "plan.parquet", shard_rows=64, id_from=id_from)
-        refs = [ref for ref in next(iter(plan.shards([0]))).refs if ref.sample_id in row_of][:count]
-    limit = DecodeConfig().max_bytes
-    decoder = build_decoder(
-        replay.codec.recipe, DecodeConfig(), read=partial(read_bytes, max_bytes=limit), batch_size=4, film_size=replay.film_size
-    )
-    for batch in decoder.batches(refs):
+    with listed(source, id_from=id_from) as plan:
+        refs = [ref for ref in next(plan.shards([0])).refs if ref.sample_id in row_of][:count]
+    for batch in replay.sources(refs):
         if batch.films is None or not batch.refs:
             continue
         films = metrics.to_unit(batch.films).cpu()
@@ -116,7 +105,6 @@ def triples(replay: Replay, source: str, *, count: int, id_from: str | None = No
         small = [F.interpolate(x, (TILE, TILE), mode="area").numpy()[:, 0] for x in (films, rebuilt)]
         for ref, film, again, value in zip(batch.refs, *small, psnr, strict=True):
             found.append(Triple(ref.sample_id, to_bytes(film), to_bytes(again), colour_residual(film - again), float(value)))
-    decoder.close()
     return found
 
 
