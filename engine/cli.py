@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run_verb(name: str, verb: Verb, argv: Sequence[str]) -> int:
     """Parses the verb's own options and runs it; a LatentrayError becomes one line on stderr and its exit code."""
-    parser = OneLineParser(prog=f"latentray {name}", description=verb.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = OneLineParser(prog=f"latentray {name}", description=verb.HELP, formatter_class=_Defaults)
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     verb.add_arguments(parser)
@@ -82,6 +82,13 @@ def run_verb(name: str, verb: Verb, argv: Sequence[str]) -> int:
 def entry() -> NoReturn:
     """The console script."""
     sys.exit(main(sys.argv[1:]))
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):

@@ -23,8 +23,8 @@ SHEET_TILE = 256
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.add_argument("--count", type=int, required=True, metavar="N", help="how many films")
-    parser.add_argument("--seed", type=int, default=0, metavar="K", help="which series; the same seed gives the same bytes (default 0)")
-    parser.add_argument("--size", type=int, default=1024, metavar="PX", help="width and height in pixels (default 1024)")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="which series; the same seed gives the same bytes")
+    parser.add_argument("--size", type=int, default=1024, metavar="PX", help="width and height in pixels")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the films and labels.csv; made when missing")
     parser.add_argument("--masks", action="store_true", help=f"also write DIR/{MASKS}/<id>.<mask>.png for every mask that is not empty")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write one PNG with small copies of the films side by side")

@@ -17,11 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(1, 2, 3, 4),
         default=3,
-        help="1 sizes, 2 and digests, 3 and every row decoded (default), 4 and some films read and compared again",
+        help="1 sizes, 2 and digests, 3 and every row decoded, 4 and some films read and compared again",
     )
-    parser.add_argument("--count", type=int, default=16, metavar="N", help="films that level 4 reads again (default 16)")
+    parser.add_argument("--count", type=int, default=16, metavar="N", help="films that level 4 reads again")
     parser.add_argument("--codec", metavar="DIR", help="the codec that level 4 uses, where the archive holds none")
-    parser.add_argument("--seed", type=int, default=0, metavar="K", help="which films those are (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="which films those are")
 
 
 def run(args: argparse.Namespace) -> int:
