@@ -147,21 +147,19 @@ class Flow:
     ) -> dict[str, Tensor]:
         if self._cfg.metrics == "none" or pixels.films is None:
             return {}
-        films = metrics.to_unit(pixels.films)
-        rebuilt = self._rebuild(stored, pixels)
-        mse = metrics.mse(rebuilt, films)
-        quality = {"mse": mse, "mse_initial": mse}
+        films = metrics.to_unit(pixels.films.to(self._prepared.device))
+        rebuilt = self._rebuild(stored, films.shape[-1])
+        quality = {"mse": metrics.mse(rebuilt, films)}
+        quality["mse_initial"] = quality["mse"]
         if kept is not start:
-            quality["mse_initial"] = metrics.mse(self._rebuild(self._as_stored(start.latents, rows), pixels), films)
+            quality["mse_initial"] = metrics.mse(self._rebuild(self._as_stored(start.latents, rows), films.shape[-1]), films)
         if self._cfg.metrics == "full":
-            quality |= {"psnr": metrics.psnr(rebuilt, films), "ssim": metrics.ssim(rebuilt, films)}
-        return quality
+            quality |= {"psnr": metrics.psnr_of_mse(quality["mse"]), "ssim": metrics.ssim(rebuilt, films)}
+        return {name: values.cpu() for name, values in quality.items()}
 
-    def _rebuild(self, stored: np.ndarray[Any, Any], pixels: PixelBatch) -> Tensor:
-        assert pixels.films is not None
+    def _rebuild(self, stored: np.ndarray[Any, Any], size: int) -> Tensor:
         latents = torch.from_numpy(stored.astype(np.float32))
-        rebuilt = metrics.resize_film(self._prepared.generate(latents), pixels.films.shape[-1])
-        return metrics.to_unit(rebuilt).to(pixels.films.device)
+        return metrics.to_unit(metrics.resize_film(self._prepared.generate(latents), size))
 
 
 def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
