@@ -1,0 +1,46 @@
+"""Whether an op runs its kernel or its reference: one rule for all of them."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Impl = Literal["auto", "kernel", "reference"]
+
+
+class KernelUnavailable(RuntimeError):
+    """The kernel was asked for by name and cannot run on this machine or on these inputs. One line that says why."""
+
+
+def use_kernel(x: Tensor, impl: Impl, *, obstacle: str | None = None) -> bool:
+    """Whether to run the kernel on `x`. `obstacle` is the op's own reason why its kernel cannot take these inputs, if there is one.
+
+    "auto" runs the kernel on CUDA where nothing stands in its way, and the reference elsewhere.
+    "kernel" runs it or raises `KernelUnavailable`; on the CPU it runs under Triton's interpreter only, that is with TRITON_INTERPRET=1
+    from before Triton is imported.
+    Another word raises ValueError.
+    """
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}: {impl!r}")
+    if impl == "reference":
+        return False
+    obstacle = obstacle or _obstacle_on(x.device.type)
+    if obstacle and impl == "kernel":
+        raise KernelUnavailable(obstacle)
+    # The interpreter is far slower than PyTorch, so it is used only by those who ask for the kernel.
+    return obstacle is None and (impl == "kernel" or x.is_cuda)
+
+
+# A compiled graph need not look into the environment: the answer does not change in a process.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _obstacle_on(device_type: str) -> str | None:
+    """Why no kernel runs on devices of this type here, or None."""
+    if find_spec("triton") is None:
+        return "kernels need the package triton; install it or take impl='reference'"
+    if device_type == "cuda" or (device_type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return None
+    return f"kernels run on CUDA, and on the CPU only with TRITON_INTERPRET=1; take impl='reference' for tensors on: {device_type}"
