@@ -107,10 +107,11 @@ def measure(*, workers: int, shards: int, repeats: int) -> dict[str, Any]:
 
 
 def _open(workers: int) -> Pool:
-    from engine.cluster.pools import InProcessPool, RayPool
-    from engine.cluster.worker import connect
+    from engine.cluster.pools import InProcessPool, RayPool, share_of_nodes
+    from engine.cluster.worker import connect, node_resources
 
     if workers == 0:
         return InProcessPool(cast("Flow", IdleWorker(None)))
-    cpus = connect(None).get("CPU", 1.0) / workers
-    return RayPool(IdleWorker, None, workers=workers, cpus=min(cpus, 1.0), gpus=0.0)
+    connect(None)
+    cpus, _ = share_of_nodes(node_resources(), workers)
+    return RayPool(IdleWorker, None, workers=workers, cpus=cpus, gpus=0.0)

@@ -22,9 +22,10 @@ from engine.cluster.driver import Driver
 from engine.cluster.pools import open_pool
 from engine.decode.choose import build_decoder
 from engine.encode.codec import load_codec
-from engine.job import job_config, open_job
+from engine.job import JobConfig, job_config, open_job
 from engine.records import ShardReceipt
 from engine.source.opening import read_bytes
+from engine.source.plan import Plan
 
 QUESTION = "How much of the decode-only rate is left when films are encoded, and their codes committed to an archive?"
 TIMED = (
@@ -132,12 +133,17 @@ def take_measurements(*, source: str, archive: str, codec: str, workers: int, sh
     """
     threads = max(cores(), workers)
     each = threads // max(workers, 1)
-    job, plan = open_job(job_config(source, archive, codec, metrics="none", workers=workers, threads=each, shard_rows=shard_rows))
+    with open_job(job_config(source, archive, codec, metrics="none", workers=workers, threads=each, shard_rows=shard_rows)) as (job, plan):
+        return _measure(job, plan, workers=workers, threads=threads, turns=turns)
+
+
+def _measure(job: JobConfig, plan: Plan, *, workers: int, threads: int, turns: int) -> dict[str, Any]:
+    shard_rows = plan.shard_rows
     pool = open_pool(job.engine, workers=workers, address=None)
     receipts: list[ShardReceipt] = []
     driver = Driver(pool, clean=lambda index: None, on_receipt=receipts.append)
     decoder = build_decoder(
-        load_codec(codec).recipe,
+        load_codec(job.engine.codec).recipe,
         replace(job.engine.decode, threads=threads),
         read=partial(read_bytes, max_bytes=job.engine.decode.max_bytes),
         batch_size=job.engine.batch_size,
@@ -157,7 +163,7 @@ def take_measurements(*, source: str, archive: str, codec: str, workers: int, sh
     rates = take_turns({"decode": decode, "encode": encode}, repeats=turns - 1)
     decoder.close()
     pool.close()
-    finalise(archive)
+    finalise(job.engine.archive)
     if {receipt.made_by["decoder"] for receipt in receipts} != {decoder.name}:
         raise StepFailed(f"the job did not decode with the decoder of its ceiling: {decoder.name}")
     films = shards * shard_rows

@@ -19,6 +19,7 @@ from engine.cluster.pools import open_pool
 from engine.cluster.progress import Progress
 from engine.job import JobConfig, job_config, open_job, resolve_workers
 from engine.records import Summary
+from engine.source.plan import Plan
 
 
 def encode_dataset(source: str, archive: str, codec: str, **settings: Any) -> Summary:
@@ -32,7 +33,11 @@ def encode_dataset(source: str, archive: str, codec: str, **settings: Any) -> Su
 
 def run_job(job: JobConfig) -> Summary:
     """Opens or makes the archive, runs the shards that have no commit record, finalises. Safe to repeat after any interruption."""
-    job, plan = open_job(job)
+    with open_job(job) as (ready, plan):
+        return _run(ready, plan)
+
+
+def _run(job: JobConfig, plan: Plan) -> Summary:
     archive = Path(job.engine.archive)
     done = committed_shards(archive)
     missing = [index for index in range(plan.num_shards) if index not in done]

@@ -23,6 +23,10 @@ class BackendError(LatentrayError):
     """A compiled backend cannot be imported, does not build, or fails the parity gate."""
 
 
+class ClusterError(LatentrayError):
+    """The cluster cannot run the job: no room for workers, or a shard that no worker gets through."""
+
+
 class ArchiveError(LatentrayError):
     """An archive is missing, is not ours, has an unknown version, or cannot be written."""
 

@@ -83,6 +83,7 @@ class Flow:
 
     def _run(self, batches: Iterable[PixelBatch], refs: Sequence[ImageRef], rows: RowTable, clock: StageClock) -> None:
         by_row = {ref.row: ref for ref in refs}
+        self._errors: list[Exception] = []
         for pixels in clock.timed("decode", batches):
             for failure in pixels.failures:
                 rows.fail(failure)
@@ -92,27 +93,27 @@ class Flow:
                 rows.put_source(ref, info)
             if pixels.refs:
                 self._code_batch(pixels, rows, clock)
+        if self._errors and not rows.num_coded:  # not the films: the machine, the codec or our own code
+            raise self._errors[0]
 
     def _code_batch(self, pixels: PixelBatch, rows: RowTable, clock: StageClock) -> None:
         try:
             self._code(pixels, rows, clock)
-        except Exception as error:  # the one boundary: a film's own fault becomes a row, the machine's ends the shard
-            if len(pixels.refs) == 1 or isinstance(error, torch.OutOfMemoryError):
-                raise
+        except torch.OutOfMemoryError:  # the machine's fault, never a film's
+            raise
+        except Exception as error:  # the one boundary: what a film does alone becomes its row
+            if len(pixels.refs) == 1:
+                self._refused(pixels.refs[0], error, rows)
+                return
             log.warning("a batch of %d films failed, its films are tried one by one", len(pixels.refs), exc_info=True)
-            self._code_one_by_one(pixels, rows, clock)
+            for at in range(len(pixels.refs)):
+                self._code_batch(_one(pixels, at), rows, clock)
 
-    def _code_one_by_one(self, pixels: PixelBatch, rows: RowTable, clock: StageClock) -> None:
-        errors: list[Exception] = []
-        for at, ref in enumerate(pixels.refs):
-            try:
-                self._code(_one(pixels, at), rows, clock)
-            except Exception as error:  # as above: this film alone is at fault when others pass
-                errors.append(error)
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-                rows.fail(Failure(ref.row, ref.sample_id, Status.ENCODE_ERROR, "encode", reason))
-        if len(errors) == len(pixels.refs):  # not the films: the machine, the codec or our own code
-            raise errors[0]
+    def _refused(self, ref: ImageRef, error: Exception, rows: RowTable) -> None:
+        log.warning("film of row %d cannot be coded", ref.row, exc_info=error)
+        # the message stays in the log: it may quote paths, and an archive holds none
+        rows.fail(Failure(ref.row, ref.sample_id, Status.ENCODE_ERROR, "encode", f"the codec raised {type(error).__name__}"))
+        self._errors.append(error)
 
     def _code(self, pixels: PixelBatch, rows: RowTable, clock: StageClock) -> None:
         with clock.stage("encode"):

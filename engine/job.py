@@ -6,8 +6,8 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,15 +15,17 @@ from typing import Any
 
 from engine import __version__
 from engine.archive.cleaning import remove_archive
-from engine.archive.root import check_fingerprint, fingerprint_parts, plan_beside
+from engine.archive.root import check_fingerprint, fingerprint_parts, plan_beside, read_root
 from engine.archive.schema import ArchiveSpec
+from engine.archive.store import clear_errors
+from engine.archive.store import replace as replace_file
 from engine.archive.writer import create_archive
 from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
 from engine.encode.codec import Codec, codec_files, load_codec
 from engine.encode.compile import check_backend
 from engine.errors import ArchiveError, CodecError, ConfigError
 from engine.refine.objective import check_loss
-from engine.source.plan import Plan, make_plan, open_plan
+from engine.source.plan import Plan, make_plan
 
 EMBED_LIMIT = 64 * 2**20  # bytes of a codec that is stored in the archive unasked
 
@@ -77,8 +79,8 @@ def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobCon
 
 
 def plan_job(job: JobConfig, path: Path, *, shard_rows: int | None = None) -> Plan:
-    """Lists the source and fixes rows, ids and shards in a plan file."""
-    rows: int | Callable[[int], int] = shard_rows or job.shard_rows or (lambda films: default_shard_rows(films, job.engine))
+    """Lists the source and fixes rows, ids and shards in a plan file; `shard_rows` are those of an archive that is continued."""
+    rows: int | Callable[[int], int] = job.shard_rows or shard_rows or (lambda films: default_shard_rows(films, job.engine))
     return make_plan(job.source, path, shard_rows=rows, id_from=job.id_from, limit=job.limit, hash_key=job.hash_key)
 
 
@@ -89,28 +91,36 @@ def default_shard_rows(films: int, cfg: EngineConfig) -> int:
     return max(cfg.batch_size, min(most, batches * cfg.batch_size))
 
 
-def open_job(job: JobConfig) -> tuple[JobConfig, Plan]:
-    """The archive of a job, made if it is not there, and its plan; the job comes back with the codec's own loss filled in.
+@contextmanager
+def open_job(job: JobConfig) -> Iterator[tuple[JobConfig, Plan]]:
+    """The archive of a job, made if it is not there, and the plan that the run follows; the job comes with the codec's own loss filled in.
 
-    The source is listed again for an archive that exists: a data set that changed in between is refused, not mixed.
+    The source is always listed anew, into a plan of this run's own: a data set that changed in between is refused, one that only moved
+    is read from where it is now, and no other run's plan can slip in. Nothing is removed or made before that listing has succeeded.
     Raises FingerprintMismatch (exit 3) naming what differs, ArchiveError for something that is no archive.
     """
     archive = Path(job.engine.archive)
     codec = load_codec(job.engine.codec)
     job = with_loss(job, codec)
     check_request(job, codec)
-    if job.overwrite:
-        remove_archive(archive)
-    if archive.exists():
-        return job, _reopen(job, codec, archive)
-    if job.resume:
+    if job.resume and not archive.exists():
         raise ArchiveError(f"there is no archive to resume: {archive}")
-    return job, _create(job, codec, archive)
+    known = fingerprint_parts(archive) if archive.exists() and not job.overwrite else None
+    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
+        plan = plan_job(job, Path(scratch) / "plan.parquet", shard_rows=int(known["shard_rows"]) if known else None)
+        if known:
+            check_fingerprint(archive, fingerprint_of(job, codec, plan))
+        else:
+            _create(job, codec, archive, plan)
+        _keep_plan(plan, archive)
+        yield job, plan
 
 
 def check_request(job: JobConfig, codec: Codec) -> None:
     """Refuses what can be seen to fail before anything is written. Raises ConfigError, BackendError or CodecError."""
     archive, refine = Path(job.engine.archive), job.engine.refine
+    if archive.suffix != ".zarr":
+        raise ConfigError(f"the archive's name must end in .zarr: {archive}")
     if Path(job.source).is_dir() and archive.resolve().is_relative_to(Path(job.source).resolve()):
         raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
     if not codec.has_encoder and refine.steps == 0:
@@ -135,7 +145,7 @@ def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
         "latent": {"dims": list(codec.code_dims), "shape": list(codec.code_shape), "dtype": job.dtype, "gauge": codec.gauge},
         "refine": asdict(cfg.refine) if cfg.refine.steps else {"steps": 0},
         "metrics": cfg.metrics,
-        "film_size": cfg.film_size,
+        "film_size": None if cfg.metrics == "none" else cfg.film_size,
         "precision": cfg.precision,
         "batch_size": cfg.batch_size,
         "limits": {"max_bytes": cfg.decode.max_bytes, "max_pixels": cfg.decode.max_pixels},
@@ -166,27 +176,14 @@ def resolve_workers(job: JobConfig) -> int:
         return job.workers
     if not (job.address or os.environ.get("RAY_ADDRESS")):
         return 0
-    from engine.cluster.worker import connect, count_nodes
+    from engine.cluster.worker import connect, node_resources
 
-    gpus = int(connect(job.address).get("GPU", 0))
-    return gpus or count_nodes()
-
-
-def _reopen(job: JobConfig, codec: Codec, archive: Path) -> Plan:
-    known = fingerprint_parts(archive)
-    kept = plan_beside(archive)
-    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
-        listed = Path(scratch) / kept.name
-        plan = plan_job(job, listed, shard_rows=job.shard_rows or int(known["shard_rows"]))
-        check_fingerprint(archive, fingerprint_of(job, codec, plan))
-        if not kept.exists():
-            kept.write_bytes(listed.read_bytes())
-    return open_plan(kept)
+    connect(job.address)
+    nodes = node_resources()
+    return int(sum(gpus for _, gpus in nodes)) or len(nodes)
 
 
-def _create(job: JobConfig, codec: Codec, archive: Path) -> Plan:
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    plan = plan_job(job, plan_beside(archive))
+def _create(job: JobConfig, codec: Codec, archive: Path, plan: Plan) -> None:
     files = codec_files(job.engine.codec)
     embed = job.embed_codec if job.embed_codec is not None else sum(map(len, files.values())) <= EMBED_LIMIT
     spec = ArchiveSpec(
@@ -200,5 +197,16 @@ def _create(job: JobConfig, codec: Codec, archive: Path) -> Plan:
         plan_digest=plan.digest,
         plan_sha256=plan.file_sha256,
     )
+    if job.overwrite:
+        remove_archive(archive)
+        plan_beside(archive).unlink(missing_ok=True)
+    with clear_errors(archive):
+        archive.parent.mkdir(parents=True, exist_ok=True)
     create_archive(archive, spec, codec_files=files if embed else None)
-    return plan
+
+
+def _keep_plan(plan: Plan, archive: Path) -> None:
+    """Puts the plan beside its archive unless it is there; only the very file that the archive has sealed, as `verify` will want it."""
+    kept = plan_beside(archive)
+    if not kept.exists() and plan.file_sha256 == read_root(archive).attributes["plan"]["sha256"]:
+        replace_file(kept, plan.path.read_bytes())

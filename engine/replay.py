@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import xarray as xr
 from torch import Tensor
 
 from engine import metrics
+from engine.archive.commits import read_receipts
 from engine.archive.reader import open_archive, read_codec_files
 from engine.archive.root import fingerprint_parts
 from engine.config import DecodeConfig
@@ -33,10 +34,11 @@ class Replay:
     """
 
     def __init__(self, archive: str | Path, *, codec: str | None = None) -> None:
+        self._archive = archive
         self.dataset: xr.Dataset = open_archive(archive)
         self.parts: dict[str, Any] = fingerprint_parts(archive)
         self.codec = _codec_of(archive, codec, self.parts["codec"]["digest"])
-        self.film_size = int(self.parts["film_size"])
+        self.film_size = int(self.parts["film_size"] or 1024)  # None where nothing was measured
         self.dtype = np.dtype(self.parts["latent"]["dtype"])
         self.status = self.dataset["status"].to_numpy()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,6 +53,14 @@ class Replay:
         """Whether a film can be made of this row: it is ok, or diverged and kept its best code."""
         return int(self.status[row]) in (Status.OK, Status.REFINE_DIVERGED)
 
+    def precision_of(self, row: int) -> str:
+        """What the networks ran in when this row was made, as its commit record has it."""
+        return str(self._made_by[row // int(self.parts["shard_rows"])].get("precision", ""))
+
+    @cached_property
+    def _made_by(self) -> dict[int, dict[str, Any]]:
+        return {receipt.shard: receipt.made_by for receipt in read_receipts(self._archive)}
+
     @property
     def row_of(self) -> dict[str, int]:
         """Rows that hold a code, by id."""
@@ -58,7 +68,7 @@ class Replay:
 
     def sources(self, refs: Sequence[ImageRef], *, batch_size: int = 4) -> Iterator[PixelBatch]:
         """Source films, decoded by the codec's recipe, with `films` at the archive's film size."""
-        limits = DecodeConfig()
+        limits = DecodeConfig(**self.parts["limits"])
         read = partial(read_bytes, max_bytes=limits.max_bytes)
         decoder = build_decoder(self.codec.recipe, limits, read=read, batch_size=batch_size, film_size=self.film_size)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from engine import metrics
 from engine.archive.commits import read_receipts
 from engine.archive.reader import archive_status, mean_quality
+from engine.errors import SourceError
 from engine.quality import mean_by_method, measure
 from engine.reconstruct import to_bytes
 from engine.replay import Replay, listed
@@ -50,7 +52,7 @@ def write_report(
     replay = Replay(archive)
     table = figures(archive)
     shown = triples(replay, source, count=films, id_from=id_from)
-    if picture is not None:
+    if picture is not None and shown:
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(draw_picture(shown, picture.suffix))
     body = [
@@ -91,11 +93,14 @@ def figures(archive: str | Path) -> dict[str, Any]:
 
 
 def triples(replay: Replay, source: str, *, count: int, id_from: str | None = None) -> list[Triple]:
-    """The first `count` films of the source that have a code, with what comes back."""
+    """The first `count` films of the source that have a code, with what comes back; raises SourceError when there is none."""
     row_of = replay.row_of
     found: list[Triple] = []
     with listed(source, id_from=id_from) as plan:
-        refs = [ref for ref in next(plan.shards([0])).refs if ref.sample_id in row_of][:count]
+        with_code = (ref for shard in plan.shards() for ref in shard.refs if ref.sample_id in row_of)
+        refs = list(islice(with_code, count))
+    if count and not refs:
+        raise SourceError(f"no film of the source has a code in the archive; were ids made another way (--id)? {source}")
     for batch in replay.sources(refs):
         if batch.films is None or not batch.refs:
             continue

@@ -32,6 +32,11 @@ class RowTable:
             "source_bits": np.zeros(n, dtype="u1"),
         }
 
+    @property
+    def num_coded(self) -> int:
+        """Rows that hold a code."""
+        return int(np.isin(self.columns["status"], (Status.OK, Status.REFINE_DIVERGED)).sum())
+
     def put_source(self, ref: ImageRef, info: SourceInfo) -> None:
         """Records what was learnt of a film's file, also of one that failed later."""
         at = self._at(ref.row)

@@ -169,6 +169,30 @@ def test_requests_that_make_no_sense_are_one_clear_error(small_films: Path, smal
     assert not (tmp_path / "a.zarr").exists()
 
 
+def test_overwrite_costs_nothing_when_the_request_is_refused(small_films: Path, small_codec: Path, tmp_path: Path) -> None:
+    encode(small_films, tmp_path / "films.zarr", small_codec)
+    before = objects(tmp_path / "films.zarr")
+    with pytest.raises(SourceError):
+        encode(tmp_path / "typo", tmp_path / "films.zarr", small_codec, overwrite=True)
+    assert objects(tmp_path / "films.zarr") == before
+
+
+def test_a_data_set_that_moved_is_continued_from_where_it_is(small_films: Path, small_codec: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_films, tmp_path / "here")
+    encode(tmp_path / "here", tmp_path / "films.zarr", small_codec)
+    whole = objects(tmp_path / "films.zarr")
+    (tmp_path / "films.zarr" / "shards" / "commit" / "c" / "3").unlink()  # as if it had been killed before this shard
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert encode(tmp_path / "there", tmp_path / "films.zarr", small_codec).ok == 40
+    assert objects(tmp_path / "films.zarr") == whole
+    assert verify_archive(tmp_path / "films.zarr", level=3) == []
+
+
+def test_archives_beside_one_another_keep_their_own_plans(small_films: Path, small_codec: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must end in \.zarr"):
+        encode(small_films, tmp_path / "films", small_codec)
+
+
 def test_the_plan_may_hash_ids_and_the_archive_holds_no_path(small_films: Path, small_codec: Path, tmp_path: Path) -> None:
     encode(small_films, tmp_path / "films.zarr", small_codec, hash_key=b"sixteen bytes and more")
     ids = open_archive(tmp_path / "films.zarr")["sample_id"].to_numpy()

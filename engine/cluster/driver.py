@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from engine.archive.writer import ShardConflict
 from engine.cluster.pools import Outcome, Pool
-from engine.errors import LatentrayError
+from engine.errors import ClusterError, LatentrayError
 from engine.records import ImageRef, Shard, ShardReceipt
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ MAX_ATTEMPTS = 3
 DEATHS_BEFORE_SEARCH = 2
 
 
-class ShardFailed(LatentrayError):
+class ShardFailed(ClusterError):
     """A shard failed every attempt for a reason that is not one film's."""
 
 
@@ -45,10 +45,9 @@ class Driver:
             while fresh is not None and not self._again and self._pool.takes(fresh):
                 self._submit(fresh)
                 fresh = next(shards, None)
-            if self._in_flight:
-                for outcome in self._pool.wait(1.0):
-                    self._in_flight -= 1
-                    self._settle(outcome)
+            for outcome in self._pool.wait(1.0):
+                self._in_flight -= 1
+                self._settle(outcome)
             tick()
 
     def _submit(self, shard: Shard) -> None:
@@ -90,7 +89,12 @@ class Driver:
         poison = shard.poison
         if deaths == DEATHS_BEFORE_SEARCH:
             alive = [ref for ref in shard.refs if ref.row not in poison]
-            poison |= {ref.row for ref in find_poison(alive, self._pool.survives)}
+            if not self._pool.survives([]):
+                raise ShardFailed(f"workers die before they see a film; see their logs (shard {shard.index})")
+            found = find_poison(alive, self._pool.survives)
+            if len(found) == len(alive) > 1:
+                raise ShardFailed(f"every film of shard {shard.index} kills its process, so the fault is the machine's: {len(found)} films")
+            poison |= {ref.row for ref in found}
             log.warning("shard %d: %d films kill a process and are marked as poison", shard.index, len(poison))
         return replace(shard, attempt=shard.attempt + 1, poison=poison)
 

@@ -40,8 +40,8 @@ class ShardWorker:
         return build_flow(self._cfg)
 
 
-def connect(address: str | None) -> dict[str, float]:
-    """Joins a Ray cluster (`address`, else RAY_ADDRESS as set inside a job, else a new one on this machine); returns its resources."""
+def connect(address: str | None) -> None:
+    """Joins a Ray cluster: `address`, else RAY_ADDRESS as set inside a job, else a new one on this machine."""
     import ray
 
     if not ray.is_initialized():
@@ -51,14 +51,14 @@ def connect(address: str | None) -> dict[str, float]:
             ray.init(address=where, logging_level=logging.ERROR, include_dashboard=None if _wants_existing(address) else False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"no Ray cluster answers at {where}: {str(error).strip().splitlines()[0]}") from None
-    return dict(ray.cluster_resources())
 
 
-def count_nodes() -> int:
-    """Machines of the cluster that are alive."""
+def node_resources() -> list[tuple[float, float]]:
+    """(CPUs, GPUs) of each machine of the cluster that is alive."""
     import ray
 
-    return sum(bool(node["Alive"]) for node in ray.nodes())
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
 
 
 def _wants_existing(address: str | None) -> bool:

@@ -96,6 +96,18 @@ def test_a_worker_that_dies_for_another_reason_ends_the_run() -> None:
         run(Cursed(deadly={9}), shards(3))
 
 
+def test_a_machine_that_kills_every_process_makes_no_poison() -> None:
+    with pytest.raises(ShardFailed, match="the fault is the machine's: 8 films"):
+        run(DyingPool(deadly=set(range(8, 16))), shards(3))
+
+    class NoLife(DyingPool):
+        def survives(self, refs: Sequence[ImageRef]) -> bool:
+            return False
+
+    with pytest.raises(ShardFailed, match="die before they see a film"):
+        run(NoLife(deadly={9}), shards(3))
+
+
 def test_an_error_is_tried_again_after_cleaning() -> None:
     receipts, cleaned = run(DyingPool(errors={2: [OSError("flaky"), ShardConflict("late writer")]}), shards(3))
     assert receipts[2].attempt == 3
