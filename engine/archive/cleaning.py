@@ -30,7 +30,8 @@ def clean_uncommitted(path: AnyPath, shards: Iterable[int]) -> None:
     """
     root = read_root(path)
     wanted = {str(shard) for shard in set(shards) - CommitLog(root).committed()}
-    # records last: one that a late writer adds meanwhile goes with its objects, and the shard is simply done again
+    # Records last: one that a late writer adds before their folder is listed goes with its objects, and the shard is simply done again.
+    # One that comes later finds its objects gone, and its writer takes it back (ShardWriter._commit).
     for array in (*root.columns, COMMIT):
         folder = root.path / array / "c"
         if not wanted or not folder.is_dir():

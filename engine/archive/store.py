@@ -89,6 +89,15 @@ def read(target: Path) -> bytes:
         return target.read_bytes()
 
 
+def read_or_none(target: Path) -> bytes | None:
+    """The bytes of one object, None where there is none; raises ArchiveError when it cannot be read."""
+    with clear_errors(target, doing="read"):
+        try:
+            return target.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
 def file_sha256(target: Path) -> str:
     """Hex digest of a file of any size; raises ArchiveError when it cannot be read."""
     with clear_errors(target, doing="read"), target.open("rb") as file:
@@ -151,6 +160,12 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
                 except FileNotFoundError:
                     continue
                 yield prefix + entry.name, size
+
+
+def remove_if_equal(target: Path, data: bytes) -> None:
+    """Removes one object if it holds these bytes; another one of that name stays."""
+    if read_or_none(target) == data:
+        remove(target)
 
 
 def remove(path: Path) -> None:

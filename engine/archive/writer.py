@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +53,7 @@ def fill_archive(folder: Path, spec: ArchiveSpec, *, codec_files: Mapping[str, b
 
 
 class ShardWriter:
-    """Publishes shards of one archive. Any number of processes may have one; it never deletes or replaces an object."""
+    """Publishes shards of one archive. Any number of processes may have one; it replaces no object, and deletes none but its own record."""
 
     def __init__(self, path: AnyPath) -> None:
         self._root = read_root(path)
@@ -92,7 +91,7 @@ class ShardWriter:
             made_by=dict(made_by),
             seconds={**seconds, "archive": perf_counter() - start},
         )
-        store.put_if_absent(self._root.path / self._log.key(shard.index), self._log.encode(receipt))
+        self._commit(receipt, encoded)
         return self._winner(shard.index)
 
     def _checked(self, shard: Shard, rows: ShardRows) -> dict[str, Column]:
@@ -133,7 +132,22 @@ class ShardWriter:
             for temporary in staged.values():
                 temporary.unlink(missing_ok=True)
         # a driver that took this attempt for dead may have cleaned up meanwhile, or another attempt have added what belongs to it
-        return all(_size(path / key) == (None if data is None else len(data)) for key, data in encoded.items())
+        return self._in_place(encoded)
+
+    def _commit(self, receipt: ShardReceipt, encoded: Mapping[str, bytes | None]) -> None:
+        """Links the record, and takes it back when an object that it names has gone meanwhile.
+
+        Objects can only go when a driver takes this attempt for dead and cleans. The cleaner removes objects before it lists records: a
+        record that was linked before this listing goes with its objects, and one that is linked after it finds here that they are gone.
+        """
+        record, place = self._log.encode(receipt), self._root.path / self._log.key(receipt.shard)
+        store.put_if_absent(place, record)
+        if not self._in_place(encoded):
+            store.remove_if_equal(place, record)
+
+    def _in_place(self, encoded: Mapping[str, bytes | None]) -> bool:
+        """Whether these very bytes stand in the archive, and nothing where there are none; a size would not tell another attempt's."""
+        return all(store.read_or_none(self._root.path / key) == data for key, data in encoded.items())
 
     def _winner(self, shard: int) -> ShardReceipt:
         committed = self._log.read(shard)
@@ -161,10 +175,3 @@ def finalise(path: AnyPath) -> None:
 
 def _as_stored(name: str, values: Column) -> Column:
     return np.array([str(value) for value in values], dtype=object) if name == "sample_id" else np.asarray(values)
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return None

@@ -119,8 +119,10 @@ class DaliDecoder:
             (decoded,) = pipeline.run()
             if self._device is None:
                 return [np.array(decoded.at(index)) for index in range(len(files))]
-            # A copy each: the pipeline overwrites its own buffers in the next run.
-            return [from_dlpack(decoded[index]).clone() for index in range(len(files))]
+            # A copy each: the pipeline overwrites its own buffers in the next run, on a stream of its own that does not wait for ours.
+            copies = [from_dlpack(decoded[index]).clone() for index in range(len(files))]
+            torch.cuda.current_stream(self._device).synchronize()  # so the copies must have been made, not only queued
+            return copies
         # DALI raises whatever its operators raise, as RuntimeError or as any built-in class, and the pipeline is dead afterwards.
         except Exception:
             self._pipelines.pop(kind, None)

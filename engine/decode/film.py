@@ -15,6 +15,7 @@ from engine.recipe import PixelRecipe
 
 Samples = np.ndarray[Any, Any]
 Unit = np.ndarray[tuple[int, int], np.dtype[np.float32]]  # [H, W], 0 black to 1 white
+MAX_SIDE = 65_535  # an archive stores the size of the source as unsigned 16-bit numbers
 Plain = Literal["", "gray8", "gray16", "rgb8", "rgb16"]
 
 
@@ -52,12 +53,14 @@ class SealedFilm:
 
 
 def check_size(height: int, width: int, *, max_pixels: int) -> None:
-    """Raises DecodeError for a film without pixels or with more than `max_pixels` as a square; called before anything is allocated.
+    """Raises DecodeError for a film without pixels, with a side above MAX_SIDE, or with more than `max_pixels` as a square.
 
-    A square, since a strip of 50,000x10 would be padded to gigabytes.
+    Called before anything is allocated. A square, since a strip of 50,000x10 would be padded to gigabytes.
     """
     if height < 1 or width < 1:
         raise DecodeError(f"has no pixels: {height}x{width}")
+    if max(height, width) > MAX_SIDE:
+        raise DecodeError(f"header claims a side above {MAX_SIDE} pixels, more than an archive can store: {height}x{width}")
     if max(height, width) ** 2 > max_pixels:
         raise DecodeError(f"header claims more than {max_pixels} pixels as a square (decode.max_pixels): {height}x{width}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,8 @@ class Prepared:
 
     `encode`: pixels [n, 1, R, R] in [-1, 1] -> codes [n, *shape] float32 on the gauge; the mean code for each film where the codec has no
     encoder. `generate`: codes -> pixels [n, 1, R, R] float32 in [-1, 1]. `generate_with_grad`: the same, differentiable in the codes, which
-    must lie on the device, for refinement; always eager, since the gate looks at values and not at gradients.
+    must lie on the device, for refinement; always eager, since the gate looks at values and not at gradients. Precision "fp32" is whole
+    float32, not the TF32 of GPUs; only the gradients, which are made outside, have the precision that torch is set to.
     `parity`: the gate's figures by stage, as plain JSON values.
     """
 
@@ -106,10 +108,10 @@ def _build(codec: Codec, backend: str, precision: str, *, batch_size: int) -> Pr
         generator = _in_pieces(codec.generate, batch_size)
         encoder = _in_pieces(codec.encode, batch_size) if codec.has_encoder else _mean_of(codec)
     encode, generate = (_without_gradients(_autocast(stage, codec, precision), codec) for stage in (encoder, generator))
-    if (backend, precision) == ("eager", "fp32"):
+    if (backend, precision, codec.device.type) == ("eager", "fp32", "cpu"):
         parity = {"skipped": "eager fp32 is what the others are compared with"}
     else:
-        parity = _judge(codec, encode, generate, name=f"backend {backend} {precision}", precision=precision, batch_size=batch_size)
+        parity = _judge(codec, encode, generate, backend=backend, precision=precision, batch_size=batch_size)
     return Prepared(
         codec=codec,
         device=codec.device,
@@ -122,15 +124,17 @@ def _build(codec: Codec, backend: str, precision: str, *, batch_size: int) -> Pr
     )
 
 
-def _judge(codec: Codec, encode: Stage, generate: Stage, *, name: str, precision: str, batch_size: int) -> dict[str, Any]:
+def _judge(codec: Codec, encode: Stage, generate: Stage, *, backend: str, precision: str, batch_size: int) -> dict[str, Any]:
     """The figures of both stages; raises BackendError with them where one fails."""
+    name, is_reference = f"backend {backend} {precision}", (backend, precision) == ("eager", "fp32")
     stages: list[tuple[str, Stage, Stage, Callable[[Codec, int], Tensor]]] = [("generate", generate, codec.generate, probe_latents)]
     if codec.has_encoder:
         stages.insert(0, ("encode", encode, codec.encode, probe_pixels))
     figures = {}
     for stage_name, stage, eager, probe in stages:
+        reference = None if is_reference else _without_gradients(_autocast(eager, codec, "fp32"), codec)
         try:
-            found = measure_parity(stage, _without_gradients(eager, codec), probe(codec, batch_size), precision=precision)
+            found = measure_parity(stage, reference, probe(codec, batch_size), precision=precision)
         except Exception as error:  # a compiler raises whatever it likes, from its own classes to bare ones
             log.debug("%s does not build", name, exc_info=True)
             reason = next(iter(str(error).strip().splitlines()), "")
@@ -153,14 +157,24 @@ def _in_pieces(stage: Stage, batch_size: int) -> Stage:
 def _autocast(stage: Stage, codec: Codec, precision: str) -> Stage:
     """`stage` in this precision, its results in float32."""
     dtype = _DTYPES[precision]
-    if dtype is None:
-        return stage
 
     def run(rows: Tensor) -> Tensor:
-        with torch.autocast(codec.device.type, dtype=dtype):
+        with _whole_float32() if dtype is None else torch.autocast(codec.device.type, dtype=dtype):
             return stage(rows).float()
 
     return run
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """No TF32, which has 11 bits instead of 24, and which torch takes for convolutions on a GPU unless told not to."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def _without_gradients(stage: Stage, codec: Codec) -> Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 
 from engine.errors import ReadError, SourceError
@@ -48,7 +49,7 @@ def _read_remote(uri: str, max_bytes: int) -> bytes:
             data: bytes = file.read(max_bytes + 1)
             size = getattr(file, "size", None)
     except SourceError:
-        raise ReadError(f"cannot be read: no driver for {uri.partition('://')[0]}://") from None
+        raise ReadError(f"cannot be read: no driver for {_kind(uri)}") from None
     except FileNotFoundError:
         raise ReadError("file vanished") from None
     except IsADirectoryError:
@@ -59,6 +60,12 @@ def _read_remote(uri: str, max_bytes: int) -> bytes:
     if isinstance(size, int):
         _check_size(size, max_bytes)
     return data
+
+
+def _kind(uri: str) -> str:
+    """The protocol, where what stands before `://` is one; in a chained URL or a mistake it can be a path, which no reason may show."""
+    protocol = uri.partition("://")[0]
+    return f"{protocol}://" if re.fullmatch("[a-z0-9+.-]+", protocol) else "this kind of URL"
 
 
 def _draw_phantom(uri: str) -> bytes:

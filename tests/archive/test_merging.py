@@ -17,7 +17,7 @@ from engine.archive.verify import verify_archive
 from engine.archive.writer import create_archive
 from engine.errors import ArchiveError, FingerprintMismatch
 from engine.source.plan import open_plan
-from engine.verbs import failures, gc, merge, status, verify
+from engine.verbs import collect, failures, merge, status, verify
 from tests.archive.cases import CODEC_FILES, make_archive, make_spec
 
 
@@ -133,5 +133,5 @@ def test_the_verbs_print_text_or_one_json_object(tmp_path: Path, capsys: pytest.
     assert ask(verify, out, "--level", "4") == 1
     assert capsys.readouterr().out == "mse/c/1: is missing\nlevel 4: 1 problems\n"
     Path(out, "shards/commit/c/3").unlink()
-    assert ask(gc, out) == 0
+    assert ask(collect, out) == 0
     assert capsys.readouterr().out.startswith("removed 12 files, ")

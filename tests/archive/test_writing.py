@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.archive import store
 from engine.archive.cleaning import collect_garbage, remove_archive
 from engine.archive.commits import committed_shards, read_receipts
 from engine.archive.root import read_root
@@ -92,6 +94,67 @@ def test_equal_leftovers_are_taken_over_and_others_are_a_conflict_until_cleaned(
     assert publish(archive, make_shard(1, attempt=2), again).attempt == 2
     finalise(archive)
     assert verify_archive(archive) == []
+
+
+@pytest.mark.parametrize("meanwhile", ["cleaned", "cleaned and done again up to the record"])
+def test_a_late_writer_takes_its_record_back_when_its_objects_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    path = tmp_path / "a.zarr"
+    create_archive(path, make_spec(path, rows=4))
+    put, record = store.put_if_absent, path / "shards/commit/c/0"
+
+    def put_late(target: Path, data: bytes) -> bool:
+        monkeypatch.undo()
+        clean_uncommitted(path, [0])  # the driver takes this attempt for dead just now
+        if meanwhile != "cleaned":
+            publish(path, make_shard(0, attempt=2), make_rows(make_shard(0), seed=1))
+            record.unlink()
+        return put(target, data)
+
+    monkeypatch.setattr(store, "put_if_absent", put_late)
+    with pytest.raises(ShardConflict, match="clean the shard and try again: shard 0"):
+        publish(path, make_shard(0), make_rows(make_shard(0)))
+    assert committed_shards(path) == set()
+    clean_uncommitted(path, [0])
+    publish(path, make_shard(0, attempt=3), make_rows(make_shard(0)))
+    finalise(path)
+    assert verify_archive(path) == []
+
+
+def test_a_record_that_comes_while_its_shard_is_cleaned_goes_with_its_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.zarr"
+    create_archive(path, make_spec(path, rows=4))
+    listdir = os.listdir
+
+    def list_late(folder: Path) -> list[str]:
+        monkeypatch.undo()
+        names = listdir(folder)  # the cleaner asks which shards are committed, and this one is just before it
+        publish(path, make_shard(0), make_rows(make_shard(0)))
+        return names
+
+    (path / "shards/commit/c").mkdir(parents=True)
+    monkeypatch.setattr(os, "listdir", list_late)
+    clean_uncommitted(path, [0])
+    assert committed_shards(path) == set()
+    assert not [key for key in objects(path) if key.split("/c/")[-1].startswith("0") and "/c/" in key]
+
+
+def test_a_late_writer_leaves_the_record_of_another_attempt_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.zarr"
+    create_archive(path, make_spec(path, rows=4))
+    put = store.put_if_absent
+
+    def put_late(target: Path, data: bytes) -> bool:
+        monkeypatch.undo()
+        clean_uncommitted(path, [0])
+        publish(path, make_shard(0, attempt=2), make_rows(make_shard(0), seed=1))
+        return put(target, data)
+
+    monkeypatch.setattr(store, "put_if_absent", put_late)
+    assert publish(path, make_shard(0), make_rows(make_shard(0))).attempt == 2
+    finalise(path)
+    assert verify_archive(path) == []
 
 
 def test_a_leftover_where_the_new_attempt_has_no_object_is_a_conflict(tmp_path: Path) -> None:

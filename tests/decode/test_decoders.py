@@ -223,6 +223,21 @@ def test_dali_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.gpu
+def test_dali_on_a_busy_gpu_gives_the_same_pixels() -> None:
+    pytest.importorskip("nvidia.dali")
+    refs = refs_of([name for name in GOOD for _ in range(8)])
+    batches = []
+    for is_busy in (False, True):
+        decoder = build_decoder(RECIPE, DecodeConfig(decoder="dali"), read=read, batch_size=8, film_size=None)
+        if is_busy:
+            torch.cuda._sleep(1_000_000_000)  # type: ignore[no-untyped-call]  # half a second in which nothing on this stream begins
+        batches.append([batch.pixels.cpu() for batch in decoder.batches(refs)])
+        decoder.close()
+    for idle, busy in zip(*batches, strict=True):
+        torch.testing.assert_close(busy, idle, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
 def test_dali_on_a_gpu_stays_within_the_tolerance() -> None:
     pytest.importorskip("nvidia.dali")
     refs = refs_of(list(GOOD))

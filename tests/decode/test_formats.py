@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.config import DecodeConfig
+from engine.decode.film import check_size
 from engine.decode.formats import open_film, read_film, settle_libraries
 from engine.decode.prepare import to_levels
 from engine.errors import DecodeError
@@ -69,6 +70,13 @@ def test_size_limit_is_a_setting() -> None:
     assert open_film(data, DecodeConfig(max_pixels=56 * 56)).header.height == 40
     with pytest.raises(DecodeError, match="max_pixels"):
         open_film(data, DecodeConfig(max_pixels=56 * 56 - 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(65_536, 10), (10, 70_000)])
+def test_a_side_that_no_archive_can_store_is_refused(height: int, width: int) -> None:
+    with pytest.raises(DecodeError, match=f"side above 65535 pixels, more than an archive can store: {height}x{width}"):
+        check_size(height, width, max_pixels=10**10)
+    check_size(65_535, 65_535, max_pixels=10**10)
 
 
 def test_bits_of_the_recipe_override_those_of_the_file() -> None:

@@ -14,7 +14,7 @@ from engine.encode.codec import Codec
 from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec
 from engine.encode.compile import prepare
 from engine.encode.inductor import CompiledStage
-from engine.encode.parity import Difference, measure_parity, num_distinct_rows, probe_latents, probe_pixels
+from engine.encode.parity import Difference, measure_parity, probe_latents, probe_pixels
 from engine.errors import BackendError
 from engine.networks.convnext import ConvNextEncoder, ConvNextSettings
 from engine.networks.pggan import PgganGenerator, PgganSettings
@@ -92,9 +92,10 @@ def test_codec_without_encoder_starts_from_its_mean_code() -> None:
     assert set(ready.parity) == {"generate"}
 
 
-def test_a_network_that_mixes_images_is_refused_with_its_figures() -> None:
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_a_network_that_mixes_images_is_refused_with_its_figures(batch_size: int) -> None:
     with pytest.raises(BackendError, match=r"eager bf16 fails the parity gate.*encode stage: .*batch_of_one \d.* \(limit 0.05\)"):
-        prepare(make_codec(MixesImages()), backend="eager", precision="bf16", batch_size=4, device="cpu")
+        prepare(make_codec(MixesImages()), backend="eager", precision="bf16", batch_size=batch_size, device="cpu")
 
 
 def test_refused_choice_is_logged_and_the_next_one_taken(caplog: pytest.LogCaptureFixture) -> None:
@@ -156,6 +157,12 @@ def makes_a_nan(rows: Tensor) -> Tensor:
     return rows.square().index_fill(0, torch.tensor([len(rows) - 1]), torch.nan)
 
 
+def make_probe(batch_size: int) -> Tensor:
+    rows = torch.randn(batch_size, 7, generator=torch.Generator().manual_seed(0))
+    rows[-1] = rows[0]
+    return rows
+
+
 @pytest.mark.parametrize(
     ("stage", "caught_by"),
     [
@@ -167,11 +174,55 @@ def makes_a_nan(rows: Tensor) -> Tensor:
     ],
 )
 def test_gate_catches_a_wrong_backend(stage: preparing.Stage, caught_by: set[str]) -> None:
-    probe = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))[torch.arange(8) % 4]
+    probe = make_probe(8)
     parity = measure_parity(stage, torch.square, probe, precision="fp32")
     failed = {fault.split()[0] for fault in parity.faults()}
     assert failed == caught_by
     assert measure_parity(torch.square, torch.square, probe, precision="fp32").faults() == []
+
+
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_gate_catches_films_that_change_places(batch_size: int) -> None:
+    def moves_by_four(rows: Tensor) -> Tensor:
+        return rows.square().roll(-4, 0) if len(rows) == batch_size else rows.square()
+
+    parity = measure_parity(moves_by_four, torch.square, make_probe(batch_size), precision="bf16")
+    assert "eager" in {fault.split()[0] for fault in parity.faults()}
+
+
+def test_without_a_reference_the_batch_is_still_checked() -> None:
+    probe = make_probe(8)
+    assert set(measure_parity(torch.square, None, probe, precision="fp32").checks) == {"identical_rows", "batch_of_one", "permuted_batch"}
+    assert measure_parity(torch.square, None, probe, precision="fp32").faults() == []
+    assert measure_parity(depends_on_the_position, None, probe, precision="fp32").faults() != []
+
+
+def test_fp32_is_not_tf32_and_leaves_the_setting_as_it_was() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    class Looks(MixesImages):
+        def forward(self, pixels: Tensor) -> Tensor:
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return super().forward(pixels)
+
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    assert before[0]  # torch's own default, which would make this test mean nothing were it to change
+    prepare(make_codec(Looks()), backend="eager", precision="fp32", batch_size=4, device="cpu").encode(pixels(2))
+    assert seen == [(False, False)]
+    seen.clear()
+    with pytest.raises(BackendError):
+        prepare(make_codec(Looks()), backend="eager", precision="bf16", batch_size=2, device="cpu")
+    assert seen[:2] == [before, (False, False)]  # the stage in bf16, then its reference
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
+
+
+@pytest.mark.gpu
+def test_eager_fp32_on_a_gpu_is_checked_and_as_exact_as_a_cpu(codec: Codec) -> None:
+    films = pixels(4)
+    expected = codec.encode(films)
+    ready = prepare(codec, backend="eager", precision="fp32", batch_size=4, device="cuda")
+    assert set(ready.parity["encode"]) == {"limit", "identical_rows", "batch_of_one", "permuted_batch"}
+    assert Difference.between(ready.encode(films).cpu(), expected).relative < 5e-5
 
 
 def test_a_difference_in_one_row_is_not_averaged_away() -> None:
@@ -182,12 +233,11 @@ def test_a_difference_in_one_row_is_not_averaged_away() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
-def test_probes_repeat_as_the_gate_expects(codec: Codec, batch_size: int) -> None:
-    distinct = num_distinct_rows(batch_size)
+def test_rows_of_a_probe_differ_but_for_its_ends(codec: Codec, batch_size: int) -> None:
     for probe in (probe_pixels(codec, batch_size), probe_latents(codec, batch_size)):
         assert len(probe) == batch_size
-        assert torch.equal(probe, probe[torch.arange(batch_size) % distinct])
-        assert len(probe.flatten(1).unique(dim=0)) == distinct
+        assert torch.equal(probe[-1], probe[0]) == (batch_size != 2)
+        assert len(probe.flatten(1).unique(dim=0)) == (batch_size if batch_size < 3 else batch_size - 1)
     assert probe_pixels(codec, batch_size).abs().max() <= 1
 
 

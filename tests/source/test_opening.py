@@ -84,6 +84,11 @@ def test_remote_reasons(memory: fsspec.AbstractFileSystem) -> None:
     assert reason_of("nosuchscheme://films/a.png") == "cannot be read: no driver for nosuchscheme://"
 
 
+@pytest.mark.parametrize("uri", ["/data/DOE_JOHN_1950.zip::zip://a.png", "patients/DOE^JOHN://x.png", "DOE JOHN://x.png"])
+def test_what_is_no_protocol_is_not_quoted(uri: str) -> None:
+    assert reason_of(uri) == "cannot be read: no driver for this kind of URL"
+
+
 def test_phantoms() -> None:
     uri = "phantom:?seed=3&size=64&index=17"
     data = read_bytes(uri, max_bytes=100_000)
