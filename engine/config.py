@@ -61,7 +61,8 @@ class RefineConfig:
         check_at_least("refine.target_mse", self.target_mse, 0)
         check_at_least("refine.patience", self.patience, 0)
         if not self.loss or not any(weight > 0 for _, weight in self.loss):
-            raise ConfigError(f"refine.loss needs a term with a positive weight: {self.loss}")
+            terms = ",".join(f"{name}={weight:g}" for name, weight in self.loss)
+            raise ConfigError(f"refine.loss needs a term with a positive weight: {terms or 'none'}")
 
 
 def parse_loss(text: str) -> tuple[tuple[str, float], ...]:

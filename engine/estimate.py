@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.encode.codec import load_codec
+from engine.archive.reader import archive_status
 from engine.flow import build_flow
-from engine.job import JobConfig, check_request, fingerprint_of, plan_job, with_loss
+from engine.job import JobConfig, decide, fingerprint_of
 from engine.records import ImageRef
 
 ROW_OVERHEAD = 80  # bytes a row beside the code: digest, status, sizes, quality, id
@@ -24,23 +24,22 @@ def estimate(job: JobConfig) -> dict[str, Any]:
     The rate is measured on up to two batches of the job's own films, after a first film that warms up; it is that of one worker in
     this process, and `seconds` divides by the number of workers asked for.
     """
-    codec = load_codec(job.engine.codec)
-    job = with_loss(job, codec)
-    check_request(job, codec)
     with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
-        plan = plan_job(job, Path(scratch) / "plan.parquet")
+        job, codec, plan, continues = decide(job, Path(scratch))
         refs = list(next(iter(plan.shards([0]))).refs)
         parts = fingerprint_of(job, codec, plan)
+    pending = int(archive_status(job.engine.archive)["pending"]) if continues else plan.num_rows
     rate = _measure(job, refs[: 2 * job.engine.batch_size + 1])
     code_bytes = math.prod(codec.code_shape) * np.dtype(job.dtype).itemsize
     return {
         "rows": plan.num_rows,
+        "pending": pending,
         "shards": plan.num_shards,
         "shard_rows": plan.shard_rows,
         "bytes_per_film": code_bytes + ROW_OVERHEAD,
         "bytes": plan.num_rows * (code_bytes + ROW_OVERHEAD),
         "images_per_second_one_worker": rate,
-        "seconds": plan.num_rows / rate / max(job.workers or 1, 1),
+        "seconds": pending / rate / max(job.workers or 1, 1),
         "archive": job.engine.archive,
         "settings": parts,
     }

@@ -73,6 +73,7 @@ class Flow:
             "device": str(self._prepared.device),
             "decoder": self._decoder.name,
             "threads": torch.get_num_threads(),
+            "batch_size": self._cfg.batch_size,
             "parity": self._prepared.parity,
         }
 

@@ -60,7 +60,9 @@ class JobConfig:
 
 def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobConfig:
     """The settings of one job from flat keywords, as the command line names them; unknown ones raise ConfigError."""
-    renamed = {"refine_steps": "steps", "refine_lr": "lr"}
+    if "://" in os.fspath(archive):
+        raise ConfigError(f"archives lie on a file system in this version, not behind a URL: {archive}")
+    renamed = {"refine_steps": "steps", "refine_lr": "lr", "id": "id_from"}
     groups: dict[type, dict[str, Any]] = {JobConfig: {}, EngineConfig: {}, DecodeConfig: {}, RefineConfig: {}}
     for name, value in settings.items():
         field = renamed.get(name, name)
@@ -69,13 +71,13 @@ def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobCon
             raise ConfigError(f"unknown setting: {name}")
         groups[owner][field] = value
     engine = EngineConfig(
-        archive=str(Path(archive).absolute()),
-        codec=codec if codec == "demo" else str(Path(codec).absolute()),  # workers may run in other folders
+        archive=str(Path(archive).resolve()),  # through links, so that what they name is never replaced by a link's stand-in
+        codec="demo" if codec == "demo" else str(Path(codec).absolute()),  # workers may run in other folders
         decode=DecodeConfig(**groups[DecodeConfig]),
         refine=RefineConfig(**groups[RefineConfig]),
         **groups[EngineConfig],
     )
-    return JobConfig(source=source, engine=engine, **groups[JobConfig])
+    return JobConfig(source=os.fspath(source), engine=engine, **groups[JobConfig])
 
 
 def plan_job(job: JobConfig, path: Path, *, shard_rows: int | None = None) -> Plan:
@@ -100,20 +102,28 @@ def open_job(job: JobConfig) -> Iterator[tuple[JobConfig, Plan]]:
     Raises FingerprintMismatch (exit 3) naming what differs, ArchiveError for something that is no archive.
     """
     archive = Path(job.engine.archive)
+    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
+        job, codec, plan, continues = decide(job, Path(scratch))
+        if not continues:
+            _create(job, codec, archive, plan)
+        _keep_plan(plan, archive)
+        yield job, plan
+
+
+def decide(job: JobConfig, scratch: Path) -> tuple[JobConfig, Codec, Plan, bool]:
+    """All that is settled before a run, with nothing written but a plan in `scratch`: the job with its loss, the codec, the plan, and
+    whether an archive that is there is continued. Raises what `open_job` raises."""
+    archive = Path(job.engine.archive)
     codec = load_codec(job.engine.codec)
     job = with_loss(job, codec)
     check_request(job, codec)
     if job.resume and not archive.exists():
         raise ArchiveError(f"there is no archive to resume: {archive}")
     known = fingerprint_parts(archive) if archive.exists() and not job.overwrite else None
-    with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
-        plan = plan_job(job, Path(scratch) / "plan.parquet", shard_rows=int(known["shard_rows"]) if known else None)
-        if known:
-            check_fingerprint(archive, fingerprint_of(job, codec, plan))
-        else:
-            _create(job, codec, archive, plan)
-        _keep_plan(plan, archive)
-        yield job, plan
+    plan = plan_job(job, scratch / "plan.parquet", shard_rows=int(known["shard_rows"]) if known else None)
+    if known:
+        check_fingerprint(archive, fingerprint_of(job, codec, plan))
+    return job, codec, plan, known is not None
 
 
 def check_request(job: JobConfig, codec: Codec) -> None:
@@ -126,7 +136,7 @@ def check_request(job: JobConfig, codec: Codec) -> None:
     if not codec.has_encoder and refine.steps == 0:
         raise CodecError(f"codec has no encoder, so every code would be the mean; ask for --refine-steps 1 or more: {codec.name}")
     check_backend(job.engine.backend)
-    if refine.steps:
+    if refine.steps or job.loss:
         check_loss(refine.loss, target_mse=refine.target_mse)
 
 
@@ -147,9 +157,7 @@ def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
         "metrics": cfg.metrics,
         "film_size": None if cfg.metrics == "none" else cfg.film_size,
         "precision": cfg.precision,
-        "batch_size": cfg.batch_size,
         "limits": {"max_bytes": cfg.decode.max_bytes, "max_pixels": cfg.decode.max_pixels},
-        "seed": cfg.seed,
         "shard_rows": plan.shard_rows,
         "plan": plan.digest,
     }

@@ -35,7 +35,14 @@ class FilmQuality:
 
 
 def measure(
-    archive: str | Path, source: str, *, codec: str | None = None, id_from: str | None = None, limit: int | None = None, batch_size: int = 8
+    archive: str | Path,
+    source: str,
+    *,
+    codec: str | None = None,
+    id_from: str | None = None,
+    limit: int | None = None,
+    hash_key: bytes | None = None,
+    batch_size: int = 8,
 ) -> Iterator[FilmQuality]:
     """Compares every film of `source` that the archive has a code for, in plan order, a row a method.
 
@@ -46,7 +53,7 @@ def measure(
     replay = Replay(archive, codec=codec)
     row_of = replay.row_of
     found = 0
-    with listed(source, id_from=id_from, limit=limit) as plan:
+    with listed(source, id_from=id_from, limit=limit, hash_key=hash_key) as plan:
         for shard in plan.shards():
             refs = [ref for ref in shard.refs if ref.sample_id in row_of]
             for pixels in replay.sources(refs, batch_size=batch_size):

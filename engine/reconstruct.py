@@ -68,13 +68,13 @@ def parse_rows(text: str, num_rows: int) -> range:
 
 def rows_of_ids(archive: str | Path, path: Path) -> list[int]:
     """Rows of the ids listed in a text file, one a line; raises ConfigError naming those that the archive lacks."""
-    from engine.archive.reader import open_archive
+    from engine.archive.reader import open_archive, read_values
 
     try:
         asked = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:
         raise ConfigError(f"the file of ids cannot be read: {error.strerror}: {path}") from None
-    row_of = {str(name): row for row, name in enumerate(open_archive(archive)["sample_id"].to_numpy())}
+    row_of = {str(name): row for row, name in enumerate(read_values(open_archive(archive), "sample_id"))}
     unknown = [name for name in asked if name not in row_of]
     if unknown:
         raise ConfigError(f"ids that the archive does not hold: {len(unknown)}, for example {unknown[0]}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine import metrics
 from engine.archive.commits import read_receipts
-from engine.archive.reader import open_archive, read_codec_files
+from engine.archive.reader import open_archive, read_codec_files, read_values
 from engine.archive.root import fingerprint_parts
 from engine.config import DecodeConfig
 from engine.decode.choose import build_decoder
@@ -40,14 +40,14 @@ class Replay:
         self.codec = _codec_of(archive, codec, self.parts["codec"]["digest"])
         self.film_size = int(self.parts["film_size"] or 1024)  # None where nothing was measured
         self.dtype = np.dtype(self.parts["latent"]["dtype"])
-        self.status = self.dataset["status"].to_numpy()
+        self.status = read_values(self.dataset, "status")
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.codec.to(self.device)
 
     @property
     def sample_ids(self) -> list[str]:
         """The id of every row, "" where no shard has been written yet."""
-        return [str(name) for name in self.dataset["sample_id"].to_numpy()]
+        return [str(name) for name in read_values(self.dataset, "sample_id")]
 
     def has_code(self, row: int) -> bool:
         """Whether a film can be made of this row: it is ok, or diverged and kept its best code."""
@@ -78,7 +78,7 @@ class Replay:
 
     def latents(self, rows: Sequence[int]) -> Tensor:
         """Codes of the rows, [N, *shape] float32."""
-        return torch.from_numpy(self.dataset["latent"][list(rows)].to_numpy().astype(np.float32))
+        return torch.from_numpy(read_values(self.dataset, "latent", rows).astype(np.float32))
 
     def films(self, latents: Tensor, size: int | None = None) -> Tensor:
         """Films of codes, [N, 1, S, S] float32 in [0, 1] at `size`, by default at the codec's own resolution."""
@@ -98,10 +98,10 @@ class Replay:
 
 
 @contextmanager
-def listed(source: str, *, id_from: str | None, limit: int | None = None) -> Iterator[Plan]:
+def listed(source: str, *, id_from: str | None, limit: int | None = None, hash_key: bytes | None = None) -> Iterator[Plan]:
     """The plan of a source that is only looked at, in a scratch folder."""
     with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
-        yield make_plan(source, Path(scratch) / "plan.parquet", shard_rows=256, id_from=id_from, limit=limit)
+        yield make_plan(source, Path(scratch) / "plan.parquet", shard_rows=256, id_from=id_from, limit=limit, hash_key=hash_key)
 
 
 def _codec_of(archive: str | Path, given: str | None, digest: str) -> Codec:

@@ -40,7 +40,14 @@ class Triple:
 
 
 def write_report(
-    archive: str | Path, source: str, out: Path, *, films: int = 12, id_from: str | None = None, picture: Path | None = None
+    archive: str | Path,
+    source: str,
+    out: Path,
+    *,
+    films: int = 12,
+    id_from: str | None = None,
+    hash_key: bytes | None = None,
+    picture: Path | None = None,
 ) -> dict[str, Any]:
     """Writes the page to `out` and returns its table: images, ok, failed, PSNR, SSIM, images a second, bytes an image.
 
@@ -51,14 +58,14 @@ def write_report(
     """
     replay = Replay(archive)
     table = figures(archive)
-    shown = triples(replay, source, count=films, id_from=id_from)
+    shown = triples(replay, source, count=films, id_from=id_from, hash_key=hash_key)
     if picture is not None and shown:
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(draw_picture(shown, picture.suffix))
     body = [
         _table(table),
         f"<h2>Beside the floors</h2><p>Means over the first {len(shown)} films; a thumbnail has as many bytes as a code.</p>",
-        _floors(archive, source, count=films, id_from=id_from),
+        _floors(archive, source, count=films, id_from=id_from, hash_key=hash_key),
         "<h2>Films, reconstructions, residuals</h2>",
         f"<p>Residual: film minus reconstruction; red where the film is brighter, blue where it is darker, full colour at "
         f"{RESIDUAL_RANGE:g} of the gray range.</p>",
@@ -92,11 +99,11 @@ def figures(archive: str | Path) -> dict[str, Any]:
     }
 
 
-def triples(replay: Replay, source: str, *, count: int, id_from: str | None = None) -> list[Triple]:
+def triples(replay: Replay, source: str, *, count: int, id_from: str | None = None, hash_key: bytes | None = None) -> list[Triple]:
     """The first `count` films of the source that have a code, with what comes back; raises SourceError when there is none."""
     row_of = replay.row_of
     found: list[Triple] = []
-    with listed(source, id_from=id_from) as plan:
+    with listed(source, id_from=id_from, hash_key=hash_key) as plan:
         with_code = (ref for shard in plan.shards() for ref in shard.refs if ref.sample_id in row_of)
         refs = list(islice(with_code, count))
     if count and not refs:
@@ -148,8 +155,8 @@ def draw_map(replay: Replay, *, side: int = 900, thumb: int = 56) -> str:
     return f'<svg viewBox="0 0 {side} {side}" role="img" aria-label="map of codes">{"".join(images)}</svg>'
 
 
-def _floors(archive: str | Path, source: str, *, count: int, id_from: str | None) -> str:
-    means = mean_by_method(measure(archive, source, id_from=id_from, limit=count)) if count else {}
+def _floors(archive: str | Path, source: str, *, count: int, id_from: str | None, hash_key: bytes | None) -> str:
+    means = mean_by_method(measure(archive, source, id_from=id_from, hash_key=hash_key, limit=count)) if count else {}
     rows = "".join(
         f"<tr><th>{html.escape(method)}</th><td>{mean['psnr']:.2f} dB</td><td>SSIM {mean['ssim']:.3f}</td>"
         f"<td>MS-SSIM {mean['ms_ssim']:.3f}</td></tr>"

@@ -87,5 +87,7 @@ def test_a_loss_that_cannot_be_computed_matters_only_to_refinement(small_films: 
     codec = saved(tmp_path / "codec", replace(SPEC, loss="mse=1,lpips=0.8"))
     with pytest.raises(ConfigError, match="lpips"):
         encode(small_films, tmp_path / "films.zarr", codec, refine_steps=1)
-    encode(small_films, tmp_path / "films.zarr", codec, refine_steps=0)
+    with pytest.raises(ConfigError, match="lpips"):
+        encode(small_films, tmp_path / "films.zarr", codec, loss="lpips=1")  # asked for, so it must not be ignored
+    encode(small_films, tmp_path / "films.zarr", codec)
     assert open_archive(tmp_path / "films.zarr").sizes["sample"] == 12

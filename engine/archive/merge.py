@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -92,6 +93,8 @@ def merge_archives(paths: Sequence[AnyPath], out: AnyPath) -> Root:
     parts, unless the archives differ in their films only; ArchiveError when one is unfinished or damaged, when a sample id occurs twice,
     or when `out` exists. `out` comes into being whole or not at all.
     """
+    if "://" in os.fspath(out):
+        raise ArchiveError(f"archives lie on a file system in this version, not behind a URL: {out}")
     roots = [read_root(path) for path in paths]
     if len(roots) < 2:
         raise ArchiveError(f"merging needs two archives or more: {len(roots)}")

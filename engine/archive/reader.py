@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.archive.chunks import ChunkCodec
+from engine.archive.chunks import ChunkCodec, Column
 from engine.archive.commits import CommitLog, read_receipts
 from engine.archive.root import CODEC, AnyPath, fingerprint_parts, read_root
 from engine.errors import ArchiveError
@@ -16,7 +18,18 @@ from engine.records import Failure, Status
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["archive_status", "fingerprint_parts", "list_failures", "mean_quality", "open_archive", "read_codec_files", "read_receipts"]
+__all__ = [
+    "archive_status",
+    "fingerprint_parts",
+    "list_failures",
+    "mean_quality",
+    "open_archive",
+    "read_codec_files",
+    "read_receipts",
+    "read_values",
+]
+
+_FIGURES = re.compile(r"\d+")
 
 
 def open_archive(path: AnyPath) -> xr.Dataset:
@@ -31,16 +44,25 @@ def open_archive(path: AnyPath) -> xr.Dataset:
     return dataset
 
 
+def read_values(dataset: xr.Dataset, name: str, rows: Sequence[int] | None = None) -> Column:
+    """The values of one array, of `rows` or of all; raises ArchiveError where an object is damaged, which Zarr's checksums find."""
+    try:
+        return np.asarray((dataset[name] if rows is None else dataset[name][list(rows)]).to_numpy())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ArchiveError(f"the archive is damaged, and `latentray verify` names the object; array {name}") from error
+
+
 def archive_status(path: AnyPath) -> dict[str, Any]:
     """Counts from the commit records alone, with the keys that INTERFACE fixes; `bytes` is the size of all committed objects.
 
-    `failed` counts rows of any status but ok; `failed_by_reason` has a count for each `stage: reason`.
+    `failed` counts rows of any status but ok; `failed_by_reason` has a count for each `stage: reason`, figures
+    in a reason as N, so that there are few; `list_failures` has them whole.
     """
     root = read_root(path)
     receipts = CommitLog(root).read_all()
     ok = sum(receipt.rows.get(Status.OK.name.lower(), 0) for receipt in receipts)
     done = sum(receipt.num_rows for receipt in receipts)
-    reasons = Counter(f"{failure.stage}: {failure.reason}" for receipt in receipts for failure in receipt.failures)
+    reasons = Counter(f"{failure.stage}: {_FIGURES.sub('N', failure.reason)}" for receipt in receipts for failure in receipt.failures)
     return {
         "rows": root.num_rows,
         "ok": ok,
@@ -63,10 +85,10 @@ def list_failures(path: AnyPath) -> list[Failure]:
 def mean_quality(path: AnyPath) -> dict[str, float | None]:
     """Means of mse_initial, mse, psnr and ssim over the ok rows where they are finite; None where none was measured."""
     dataset = open_archive(path)
-    ok = dataset["status"].to_numpy() == Status.OK
+    ok = read_values(dataset, "status") == Status.OK
     means: dict[str, float | None] = {}
     for name in ("mse_initial", "mse", "psnr", "ssim"):
-        values = dataset[name].to_numpy()[ok]
+        values = read_values(dataset, name)[ok]
         measured = values[np.isfinite(values)].astype(np.float64)
         means[name] = float(measured.mean()) if measured.size else None
     return means

@@ -54,7 +54,7 @@ def _checked(sample_id: str, entry: Entry) -> str:
     if not sample_id:
         raise SourceError(f"sample id is empty; fill the manifest's column `id` or choose another --id: {escape_undecodable(entry.path)!r}")
     if _CONTROL.search(sample_id):
-        raise SourceError(f"sample id has control characters; rename the file or choose another --id: {sample_id!r}")
+        raise SourceError(f"sample id has control characters; rename the film: {sample_id!r}")
     if len(sample_id) * 4 > MAX_ID_BYTES and len(sample_id.encode()) > MAX_ID_BYTES:
         raise SourceError(f"sample id is longer than {MAX_ID_BYTES} bytes; choose another --id: {sample_id}")
     return sample_id

@@ -134,6 +134,7 @@ def make_plan(
         num_rows = found if limit is None else min(found, limit)
         rows_of_shard = shard_rows(num_rows) if callable(shard_rows) else shard_rows
         check_at_least("shard-rows", rows_of_shard, 1)
+        rows_of_shard = min(rows_of_shard, num_rows)  # a shard costs what it could hold
         about = About(
             num_rows=num_rows,
             shard_rows=rows_of_shard,

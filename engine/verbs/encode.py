@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 HELP = "a data set of films in, a verified archive of codes out"
@@ -71,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Encodes; exit 1 when too many films failed."""
     from engine.errors import ConfigError
     from engine.job import job_config
+    from engine.verbs.keyfile import read_key
     from engine.verbs.output import emit
 
     if args.fidelity != "none":
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.max_failed_fraction <= 1:
         raise ConfigError(f"max-failed-fraction must be 0 to 1: {args.max_failed_fraction}")
     settings = {name: getattr(args, name) for name in SETTINGS}
-    job = job_config(args.source, args.archive, args.codec, hash_key=_key(args.hash_ids), **settings)
+    job = job_config(args.source, args.archive, args.codec, hash_key=read_key(args.hash_ids), **settings)
     if args.dry_run:
         import json
 
@@ -103,17 +103,3 @@ def _sentence(archive: str, summary: Any) -> str:
     quality = "" if summary.psnr is None else f" · PSNR {summary.psnr:.2f} dB · SSIM {summary.ssim:.3f}"
     rate = f" · {summary.images_per_second:.1f} images/s" if summary.encoded_now else " · nothing left to do"
     return f"{archive}: {summary.rows} films · {summary.ok} ok · {summary.failed} failed{quality}{rate}"
-
-
-def _key(path: str | None) -> bytes | None:
-    from engine.errors import ConfigError
-
-    if path is None:
-        return None
-    try:
-        key = Path(path).read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"the key file of --hash-ids cannot be read: {error.strerror}: {path}") from None
-    if len(key) < 16:
-        raise ConfigError(f"the key of --hash-ids must be 16 bytes or more: {len(key)}")
-    return key

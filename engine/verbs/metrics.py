@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("archive", help="an archive made by encode")
     parser.add_argument("--source", required=True, help="the films: a folder, glob, manifest, URL or phantom:N")
     parser.add_argument("--id", dest="id_from", choices=("stem", "relpath", "column"), help="how ids were made; as in encode")
+    parser.add_argument("--hash-ids", metavar="KEYFILE", help="the key of an archive of hashed ids; as in encode")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N films of the source")
     parser.add_argument("--csv", metavar="FILE", help="also write a row a film and method")
     parser.add_argument("--codec", metavar="DIR", help="the codec that made the archive, where it is not stored inside")
@@ -28,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints a table of means; with --csv writes every film's figures."""
     from engine.quality import mean_by_method, measure, quality_lines
+    from engine.verbs.keyfile import read_key
     from engine.verbs.output import emit
 
-    films = measure(args.archive, args.source, codec=args.codec, id_from=args.id_from, limit=args.limit)
+    films = measure(args.archive, args.source, codec=args.codec, id_from=args.id_from, hash_key=read_key(args.hash_ids), limit=args.limit)
     means = mean_by_method(_to_csv(films, Path(args.csv)) if args.csv else films)
     emit(args, "\n".join(quality_lines(means)), {"archive": args.archive, "methods": means})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from engine.errors import ConfigError
 from engine.verbs.output import emit
 
 HELP = "check that every object of an archive is there, whole and as committed"
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     from engine.archive.root import plan_beside
     from engine.archive.verify import verify_archive
 
+    if args.count < 1:
+        raise ConfigError(f"count must be 1 or more: {args.count}")
     found = verify_archive(args.archive, level=args.level)
     problems = [problem for problem in found if not problem.is_note]
     lines = [str(problem) for problem in found]

@@ -88,6 +88,40 @@ def test_failures_metrics_reconstruct(encoded: Path, small_films: Path, tmp_path
     assert (code, last_json(out)["films"], len(list((tmp_path / "out").iterdir()))) == (0, 5, 5)
 
 
+def test_a_damaged_object_is_one_line_for_every_reader(
+    encoded: Path, small_films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("latent", "status"):
+        for victim in [path for path in (encoded / name / "c").rglob("*") if path.is_file()]:
+            data = bytearray(victim.read_bytes())
+            data[len(data) // 2] ^= 4
+            victim.write_bytes(data)
+        readers = (["reconstruct", "--out", tmp_path / "o"], ["metrics", "--source", small_films])
+        for verb, *words in readers if name == "latent" else (*readers, ["report", "--source", small_films, "--out", tmp_path / "p.html"]):
+            code, _, err = run(capsys, verb, encoded, *words)
+            assert (code, len(err.strip().splitlines())) == (2, 1), err
+            assert "latentray verify" in err
+
+
+def test_hashed_ids_are_found_by_their_key(
+    small_films: Path, small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_bytes(b"a key of sixteen bytes")
+    words = ["--codec", small_codec, "--workers", "0", "--film-size", "64", "--quiet", "--limit", "4", "--hash-ids", tmp_path / "key"]
+    assert run(capsys, "encode", small_films, "--archive", tmp_path / "h.zarr", *words)[0] == 0
+    assert run(capsys, "metrics", tmp_path / "h.zarr", "--source", small_films)[0] == 2
+    code, out, _ = run(capsys, "metrics", tmp_path / "h.zarr", "--source", small_films, "--hash-ids", tmp_path / "key", "--json")
+    assert (code, last_json(out)["methods"]["as stored"]["films"]) == (0, 4)
+
+
+def test_an_archive_behind_a_url_is_refused(
+    small_films: Path, small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, "encode", small_films, "--archive", "s3://bucket/x.zarr", "--codec", small_codec, "--workers", "0")
+    assert code == 2
+    assert "not behind a URL" in err
+
+
 def test_too_many_failures_is_exit_one(small_films: Path, small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     films = tmp_path / "films"
     films.mkdir()
