@@ -84,7 +84,6 @@ class Flow:
 
     def _run(self, batches: Iterable[PixelBatch], refs: Sequence[ImageRef], rows: RowTable, clock: StageClock) -> None:
         by_row = {ref.row: ref for ref in refs}
-        self._errors: list[Exception] = []
         for pixels in clock.timed("decode", batches):
             for failure in pixels.failures:
                 rows.fail(failure)
@@ -94,8 +93,8 @@ class Flow:
                 rows.put_source(ref, info)
             if pixels.refs:
                 self._code_batch(pixels, rows, clock)
-        if self._errors and not rows.num_coded:  # not the films: the machine, the codec or our own code
-            raise self._errors[0]
+        if rows.errors and not rows.num_coded:  # not the films: the machine, the codec or our own code
+            raise rows.errors[0]
 
     def _code_batch(self, pixels: PixelBatch, rows: RowTable, clock: StageClock) -> None:
         try:
@@ -114,7 +113,7 @@ class Flow:
         log.warning("film of row %d cannot be coded", ref.row, exc_info=error)
         # the message stays in the log: it may quote paths, and an archive holds none
         rows.fail(Failure(ref.row, ref.sample_id, Status.ENCODE_ERROR, "encode", f"the codec raised {type(error).__name__}"))
-        self._errors.append(error)
+        rows.errors.append(error)
 
     def _code(self, pixels: PixelBatch, rows: RowTable, clock: StageClock) -> None:
         with clock.stage("encode"):

@@ -131,7 +131,7 @@ def check_request(job: JobConfig, codec: Codec) -> None:
     archive, refine = Path(job.engine.archive), job.engine.refine
     if archive.suffix != ".zarr":
         raise ConfigError(f"the archive's name must end in .zarr: {archive}")
-    if Path(job.source).is_dir() and archive.resolve().is_relative_to(Path(job.source).resolve()):
+    if Path(job.source).is_dir() and archive.is_relative_to(Path(job.source).resolve()):
         raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
     if not codec.has_encoder and refine.steps == 0:
         raise CodecError(f"codec has no encoder, so every code would be the mean; ask for --refine-steps 1 or more: {codec.name}")

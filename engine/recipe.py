@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from engine.errors import CodecError
@@ -49,17 +49,6 @@ class PixelRecipe:
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values, in field order."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PixelRecipe:
-        """The recipe of `codec.json`; unknown fields are refused, since ignoring one would change pixels silently."""
-        unknown = sorted(set(data) - {f.name for f in fields(cls)})
-        if unknown:
-            raise CodecError(f"recipe has unknown fields: {', '.join(unknown)}")
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise CodecError(f"recipe is incomplete: {error}") from None
 
 
 _ALLOWED: dict[str, tuple[str, ...]] = {

@@ -17,8 +17,9 @@ class RowTable:
 
     def __init__(self, shard: Shard, code_shape: Sequence[int], latent_dtype: str) -> None:
         n = len(shard.refs)
-        self._first_row = shard.refs[0].row
+        self._place = {ref.row: at for at, ref in enumerate(shard.refs)}
         self._refs = shard.refs
+        self.errors: list[Exception] = []  # what the codec raised, film by film
         self._failures: dict[int, Failure] = {}
         self.columns: dict[str, np.ndarray[Any, Any]] = {
             "latent": np.full((n, *code_shape), np.nan, dtype=latent_dtype),
@@ -39,14 +40,14 @@ class RowTable:
 
     def put_source(self, ref: ImageRef, info: SourceInfo) -> None:
         """Records what was learnt of a film's file, also of one that failed later."""
-        at = self._at(ref.row)
+        at = self._place[ref.row]
         self.columns["source_sha256"][at] = np.frombuffer(info.sha256, dtype="u1") if info.sha256 else 0
         for name, value in (("source_height", info.height), ("source_width", info.width), ("source_bits", info.bits)):
             self.columns[name][at] = value
 
     def put_latent(self, ref: ImageRef, latent: np.ndarray[Any, Any], steps: int, quality: dict[str, float]) -> None:
         """Records a film that came through: its code (already of the stored type), refinement steps and quality figures."""
-        at = self._at(ref.row)
+        at = self._place[ref.row]
         self.columns["latent"][at] = latent
         self.columns["steps"][at] = steps
         self.columns["status"][at] = Status.OK
@@ -55,7 +56,7 @@ class RowTable:
 
     def fail(self, failure: Failure, *, keep_latent: bool = False) -> None:
         """Marks a film as failed. Its code becomes NaN unless `keep_latent` (a diverged film keeps its best finite code)."""
-        at = self._at(failure.row)
+        at = self._place[failure.row]
         self.columns["status"][at] = failure.status
         if not keep_latent:
             self.columns["latent"][at] = np.nan
@@ -69,6 +70,3 @@ class RowTable:
         missing = [ref.sample_id for ref, status in zip(self._refs, self.columns["status"], strict=True) if status == Status.NOT_WRITTEN]
         assert not missing, f"films without an outcome: {missing[:3]}"
         return ShardRows(columns=self.columns, failures=[self._failures[row] for row in sorted(self._failures)])
-
-    def _at(self, row: int) -> int:
-        return row - self._first_row

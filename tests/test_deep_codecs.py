@@ -12,12 +12,15 @@ import torch
 from engine import encode_dataset, open_archive
 from engine.archive.verify import verify_archive
 from engine.audit import audit_rows
+from engine.config import EngineConfig
 from engine.encode.codec import save_codec
 from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec, WeightsFile
 from engine.errors import CodecError, ConfigError
+from engine.flow import build_flow
 from engine.job import plan_beside
 from engine.networks.registry import build_network
 from engine.recipe import PixelRecipe
+from engine.records import ImageRef
 
 CODE_SIZE = 24
 GENERATOR = NetworkSpec(network="pggan", settings={"channels": [24, 24, 16, 8], "code_size": CODE_SIZE}, weights="generator.safetensors")
@@ -91,3 +94,13 @@ def test_a_loss_that_cannot_be_computed_matters_only_to_refinement(small_films: 
         encode(small_films, tmp_path / "films.zarr", codec, loss="lpips=1")  # asked for, so it must not be ignored
     encode(small_films, tmp_path / "films.zarr", codec)
     assert open_archive(tmp_path / "films.zarr").sizes["sample"] == 12
+
+
+def test_a_rehearsal_takes_any_films_and_none(small_films: Path, tmp_path: Path) -> None:
+    codec = saved(tmp_path / "codec", SPEC)
+    films = sorted(small_films.iterdir())
+    refs = [ImageRef(row, films[row].stem, str(films[row])) for row in (2, 7, 30)]
+    flow = build_flow(EngineConfig(archive="none", codec=str(codec), film_size=64), write=False)
+    assert flow.rehearse([]) == {"decode": pytest.approx(0, abs=1)}
+    assert flow.rehearse(refs)["encode"] > 0
+    flow.close()
