@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,23 +56,33 @@ class PgganGenerator(nn.Module):
         self.resolution = 4 * 2 ** (len(widths) - 1)
         self.linear = nn.Linear(settings.code_size, widths[0] * 16)
         self.first = nn.Conv2d(widths[0], widths[0], 3, padding=1)
-        self.levels = nn.ModuleList(_Level(below, width, settings) for below, width in pairwise(widths))
+        self.levels = nn.ModuleList(PgganLevel(below, width, settings) for below, width in pairwise(widths))
         self.to_gray = nn.Conv2d(widths[-1], 1, 1)
 
     def forward(self, latents: Tensor) -> Tensor:
+        x = self._lowest(latents)
+        for level in self.levels:
+            x = level(x)
+        film: Tensor = self.to_gray(x)  # [N, 1, R, R]
+        return film * 2 - 1 if self.settings.output_range == "unit" else film
+
+    def coarse_activations(self, latents: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The activations of each level but the last, from 4x4 up, as (resolution r, [N, C, r, r])."""
+        x = self._lowest(latents)
+        for level in self.levels:
+            yield x.shape[-1], x
+            x = level(x)
+
+    def _lowest(self, latents: Tensor) -> Tensor:
         s = self.settings
         z = pixel_norm(latents.flatten(1), epsilon=s.epsilon).to(self.linear.weight.dtype)  # [N, code_size]
         x = F.leaky_relu(self.linear(z), s.leak).reshape(len(z), -1, 4, 4)  # [N, C, 4, 4]
         if s.norm_after_linear:
             x = pixel_norm(x, epsilon=s.epsilon)
-        x = pixel_norm(F.leaky_relu(self.first(x), s.leak), epsilon=s.epsilon)
-        for level in self.levels:
-            x = level(x)
-        film: Tensor = self.to_gray(x)  # [N, 1, R, R]
-        return film * 2 - 1 if s.output_range == "unit" else film
+        return pixel_norm(F.leaky_relu(self.first(x), s.leak), epsilon=s.epsilon)
 
 
-class _Level(nn.Module):
+class PgganLevel(nn.Module):
     """Twice the resolution: nearest neighbour, then two convolutions, each followed by leaky ReLU and pixel norm."""
 
     def __init__(self, below: int, width: int, settings: PgganSettings) -> None:
