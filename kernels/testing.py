@@ -77,6 +77,10 @@ class Resources:
     shared_bytes: int
     triton_ir: str
 
+    def __str__(self) -> str:
+        """The figures as tests record them: `record_property("kernel", f"sm_{arch} {op} {kernel} {dtype} {size}: {resources}")`."""
+        return f"{self.registers} registers, {self.shared_bytes} bytes shared, {self.spilled_bytes} spilled"
+
 
 def compile_for(
     kernel: Any, signature: Mapping[str, str], constants: Mapping[str, Any], arch: int, *, warps: int = 4, max_registers: int | None = None

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["tests.kernels.figures"]  # registers and spills of compiled kernels, in the summary
+
 # Read by torch, OpenBLAS and numba when they are first imported, here and in every process that a test starts: results then do not
 # depend on the number of cores, and tests running beside one another do not fight over them.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):

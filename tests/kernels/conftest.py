@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.import_plugin("tests.kernels.figures")  # once only: tests/conftest.py may have
+
+
 @pytest.fixture(scope="session")
 def interpreter() -> Iterator[ProcessPoolExecutor]:
     """One process with TRITON_INTERPRET set. Here it would change Inductor's kernels, and those that are to be compiled."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from kernels.testing import assert_as_accurate, compile_for, fresh_memory_is_nan
+from kernels.testing import Resources, assert_as_accurate, compile_for, fresh_memory_is_nan
+from tests.kernels.figures import table
 
 EXACT = torch.tensor([1.0, -3.0, 0.0], dtype=torch.float64)
 
@@ -57,3 +62,29 @@ def test_fresh_memory_is_nan_inside_and_the_switches_are_put_back():
 def test_only_a_jit_function_compiles():
     with pytest.raises(TypeError, match="cannot be compiled"):
         compile_for(print, {}, {}, 90)
+
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FIGURES = Resources(registers=40, spilled_bytes=8, shared_bytes=1536, triton_ir="")
+
+
+def test_figures_of_kernels_are_one_row_a_kernel_and_one_column_an_architecture():
+    lines = [f"sm_{arch} op backward bf16 {width}: {FIGURES}" for arch, width in ((100, 64), (80, 64), (80, 8))]
+    assert table([lines[0], "what no rule fits", *lines]) == [
+        "registers/shared/spilled      sm_80     sm_100",
+        "op backward bf16 8        40/1536/8",
+        "op backward bf16 64       40/1536/8  40/1536/8",
+        "what no rule fits",
+    ]
+    assert table([]) == []
+
+
+def test_figures_are_shown_at_the_end_of_a_run_in_other_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the run starts sooner
+    test = tmp_path / "test_one.py"
+    test.write_text(f"def test_one(record_property):\n    record_property('kernel', 'sm_90 op forward fp32 4: {FIGURES}')\n")
+    settings = ["-c", "/dev/null", "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-p", "xdist", "--numprocesses", "1"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.kernels.figures", *settings, str(test)]
+    shown = subprocess.run(command, capture_output=True, check=True, text=True, cwd=ROOT).stdout
+    assert "= compiled kernels =" in shown
+    assert "op forward fp32 4         40/1536/8" in shown
