@@ -76,7 +76,7 @@ def _gpus() -> list[str]:
 
 def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in ("torch", "zarr", "ray"):
+    for name in ("torch", "triton", "zarr", "ray"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

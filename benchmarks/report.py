@@ -29,7 +29,8 @@ class Bar:
 class Row:
     """One step of one benchmark. `values` are its repeated measurements in `unit`; `ratio` compares it with the step `ratio_to`.
 
-    `quality` and `figures` become columns beside the speed. A step that failed has no values, and `failed` says why.
+    `quality` and `figures` become columns beside the speed. A step that failed has no values, and `failed` says why; nor has one that
+    cannot be had on this machine, or was refused as it should be: `skipped` says why, and it is no failure of the run.
     """
 
     benchmark: str
@@ -43,6 +44,7 @@ class Row:
     figures: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     failed: str = ""
+    skipped: str = ""
 
     @property
     def verdict(self) -> str:
@@ -55,7 +57,7 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, with the median and the range that the table shows."""
         middle = asdict(spread(self.values)) if self.values else {}
-        return asdict(self) | middle | ({} if self.failed else {"verdict": self.verdict})
+        return asdict(self) | middle | ({"verdict": self.verdict} if self.values else {})
 
 
 def measured(benchmark: str, step: str, measure: Callable[..., Row], *arguments: Any) -> Row:
@@ -70,18 +72,19 @@ def table(rows: Sequence[Row]) -> str:
     """The rows of one benchmark as aligned columns; a column appears where some row has something in it."""
     extra = list(dict.fromkeys(name for row in rows for name in (*row.quality, *row.figures)))
     header = ["step", "median", "unit", "p20-p80", *extra, "ratio", "to", "bar"]
-    cells = [header, *([row.step] if row.failed else _cells(row, extra) for row in rows)]
+    reasons = ["", *(_why_not(row) for row in rows)]
+    cells = [header, *([row.step] if why else _cells(row, extra) for row, why in zip(rows, reasons[1:], strict=True))]
     full = [line for line in cells if len(line) == len(header)]
     shown = [at for at in range(len(header)) if at == 0 or any(line[at] for line in full[1:])]
     widths = {at: max(len(line[at]) for line in (cells if at == 0 else full)) for at in shown}
     texts = ("step", "unit", "to", "bar")
 
-    def lay_out(line: list[str], failed: str) -> str:
-        if failed:
-            return f"{line[0].ljust(widths[0])}  failed: {failed}"
+    def lay_out(line: list[str], why: str) -> str:
+        if why:
+            return f"{line[0].ljust(widths[0])}  {why}"
         return "  ".join(line[at].ljust(widths[at]) if header[at] in texts else line[at].rjust(widths[at]) for at in shown).rstrip()
 
-    return "\n".join(lay_out(line, failed) for line, failed in zip(cells, ("", *(row.failed for row in rows)), strict=True))
+    return "\n".join(lay_out(line, why) for line, why in zip(cells, reasons, strict=True))
 
 
 def write_results(folder: Path, machine: dict[str, Any], rows: Iterable[Row], *, quick: bool) -> Path:
@@ -114,6 +117,10 @@ def compare(before: Path, after: Path) -> str:
         lines.append([step, *map(_figure, medians), unit, change, _figure(a.get("ratio")), _figure(b.get("ratio"))])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _why_not(row: Row) -> str:
+    return f"failed: {row.failed}" if row.failed else f"not here: {row.skipped}" if row.skipped else ""
 
 
 def _cells(row: Row, extra: Sequence[str]) -> list[str]:

@@ -19,6 +19,10 @@ BENCHMARKS = {
     "encode": "benchmarks.encode",
     "memory": "benchmarks.memory",
     "driver": "benchmarks.driver",
+    "refine": "benchmarks.refine",
+    "slots": "benchmarks.slots",
+    "backends": "benchmarks.backends",
+    "kernels": "benchmarks.kernel_ops",
 }
 RESULTS = Path(__file__).resolve().parent / "results"
 

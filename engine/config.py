@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engine.errors import ConfigError
 
-Backend = Literal["auto", "eager", "inductor", "tensorrt"]
+Backend = Literal["auto", "eager", "inductor", "cudagraphs", "tensorrt"]
+BACKENDS = get_args(Backend)
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DecoderName = Literal["auto", "dali", "cpu"]
 MetricsLevel = Literal["none", "mse", "full"]
 StorageDtype = Literal["f2", "f4"]
+OptimiserName = Literal["lbfgs", "adam"]
+LpipsNet = Literal["alex", "vgg"]
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -44,16 +47,28 @@ class DecodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
-    """Per-image optimisation of codes. `loss` is a tuple of (term, weight); `target_mse` 0 and `patience` 0 switch those stops off."""
+    """Per-image optimisation of codes. `loss` is a tuple of (term, weight); `target_mse` 0 and `patience` 0 switch those stops off.
+
+    `coarse`: begin on coarse films, where the codec makes them. `lpips_size`: the side that films are brought to for LPIPS, 0 as they are.
+    `perceptual_weights`: the folder with the weights of LPIPS and MoCo, "" for where torchvision keeps its own, "download" or "random".
+    """
 
     steps: int = 0
-    lr: float = 0.1
+    lr: float = 0.2
+    optimiser: OptimiserName = "lbfgs"
+    coarse: bool = True
     loss: tuple[tuple[str, float], ...] = (("mse", 1.0),)
     target_mse: float = 0.0
     patience: int = 0
+    lpips_net: LpipsNet = "alex"
+    lpips_size: int = 0
+    perceptual_weights: str = ""
 
     def __post_init__(self) -> None:
         check_at_least("refine.steps", self.steps, 0)
+        check_choice("refine.optimiser", self.optimiser, get_args(OptimiserName))
+        check_choice("refine.lpips_net", self.lpips_net, get_args(LpipsNet))
+        check_at_least("refine.lpips_size", self.lpips_size, 0)
         if not 0 < self.lr < float("inf"):
             raise ConfigError(f"refine.lr must be a positive number: {self.lr}")
         if not 0 <= self.steps <= 65535:
@@ -94,10 +109,11 @@ class EngineConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     seed: int = 0
+    films: int = 0  # about how many one worker will code, where it is known: whether compiling pays
 
     def __post_init__(self) -> None:
         check_at_least("batch-size", self.batch_size, 1)
-        check_choice("backend", self.backend, ("auto", "eager", "inductor", "tensorrt"))
+        check_choice("backend", self.backend, BACKENDS)
         check_choice("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         check_choice("metrics", self.metrics, ("none", "mse", "full"))
         if not 16 <= self.film_size <= 16384:

@@ -17,7 +17,7 @@ from engine.archive.writer import finalise
 from engine.cluster.driver import Driver
 from engine.cluster.pools import open_pool
 from engine.cluster.progress import Progress
-from engine.job import JobConfig, job_config, open_job, resolve_workers
+from engine.job import JobConfig, job_config, open_job, resolve_workers, with_films
 from engine.records import Summary
 from engine.source.plan import Plan
 
@@ -45,7 +45,8 @@ def _run(job: JobConfig, plan: Plan) -> Summary:
     before = archive_status(archive)
     progress = Progress(total=plan.num_rows, done=before["ok"] + before["failed"], failed=before["failed"], quiet=job.quiet)
     if missing:
-        pool = open_pool(job.engine, workers=resolve_workers(job), address=job.address)
+        workers = resolve_workers(job)
+        pool = open_pool(with_films(job.engine, before["pending"], workers), workers=workers, address=job.address)
         driver = Driver(pool, clean=lambda index: clean_uncommitted(archive, [index]), on_receipt=progress.on_receipt)
         try:
             driver.run(plan.shards(missing), tick=progress.tick)

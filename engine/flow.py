@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,19 @@ from torch import Tensor
 
 from engine import metrics
 from engine.archive.writer import ShardWriter
+from engine.coded import CodedBatch, Guarded
 from engine.config import EngineConfig
 from engine.decode.ahead import DecodeAhead
 from engine.decode.choose import Decoder, build_decoder
 from engine.encode.codec import Codec, load_codec
 from engine.encode.compile import Prepared, prepare
-from engine.records import Failure, ImageRef, LatentBatch, PixelBatch, Shard, ShardReceipt, Status
-from engine.refine.descent import refine
+from engine.records import Failure, ImageRef, PixelBatch, Shard, ShardReceipt, Status
+from engine.refine.descent import Film
+from engine.refiner import Refiner, build_refiner
 from engine.rows import RowTable
 from engine.source.opening import read_bytes
+from engine.stage_clock import StageClock
+from engine.workload import film_gigaflops
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +35,12 @@ log = logging.getLogger(__name__)
 class Flow:
     """The stages of one worker, built once; `encode` turns one shard of films into one committed shard of rows."""
 
-    def __init__(self, cfg: EngineConfig, *, codec: Codec, prepared: Prepared, decoder: Decoder, writer: ShardWriter | None) -> None:
+    def __init__(
+        self, cfg: EngineConfig, *, codec: Codec, prepared: Prepared, refiner: Refiner | None, decoder: Decoder, writer: ShardWriter | None
+    ) -> None:
+        self.prepared, self.refiner = prepared, refiner
         self._cfg = cfg
         self._codec = codec
-        self._prepared = prepared
         self._decoder = decoder
         self._writer = writer
         self._ahead = DecodeAhead(decoder)
@@ -54,27 +59,32 @@ class Flow:
         for ref in shard.refs:
             if ref.row in shard.poison:
                 rows.fail(Failure(ref.row, ref.sample_id, Status.POISON, "worker", "the worker process died on this film twice"))
-        self._run(batches, shard.refs, rows, clock)
+        self._run(batches, shard.refs, rows, clock, self.refiner)
         return self._writer.publish(shard, rows.finish(), made_by=self.made_by(), seconds=clock.seconds)
 
-    def rehearse(self, refs: Sequence[ImageRef]) -> dict[str, float]:
-        """Everything but the writing, for a time estimate or to find the film that kills a process; returns seconds by stage."""
+    def rehearse(self, refs: Sequence[ImageRef], *, refined: bool = True) -> dict[str, float]:
+        """Everything but the writing, for a time estimate or to find the film that kills a process; returns seconds by stage.
+
+        With `refined` False the codes of the encoder stand, whatever refinement was asked for.
+        """
         clock = StageClock()
         shard = Shard(index=0, refs=tuple(refs), digest="")
-        self._run(self._decoder.batches(refs), refs, RowTable(shard, self._codec.code_shape, "f4"), clock)
+        rows = RowTable(shard, self._codec.code_shape, "f4")
+        self._run(self._decoder.batches(refs), refs, rows, clock, self.refiner if refined else None)
         return clock.seconds
 
     def made_by(self) -> dict[str, Any]:
         """What a commit record says of this worker: host, backend, precision, device, decoder, parity figures."""
         return {
             "host": socket.gethostname(),
-            "backend": self._prepared.backend,
-            "precision": self._prepared.precision,
-            "device": str(self._prepared.device),
+            "process": os.getpid(),
+            "backend": self.prepared.backend,
+            "precision": self.prepared.precision,
+            "device": str(self.prepared.device),
             "decoder": self._decoder.name,
             "threads": torch.get_num_threads(),
             "batch_size": self._cfg.batch_size,
-            "parity": self._prepared.parity,
+            "parity": self.prepared.parity | ({} if self.refiner is None else {"refine": self.refiner.parity}),
         }
 
     def close(self) -> None:
@@ -82,32 +92,86 @@ class Flow:
         self._ahead.close()
         self._decoder.close()
 
-    def _run(self, batches: Iterable[PixelBatch], refs: Sequence[ImageRef], rows: RowTable, clock: StageClock) -> None:
-        by_row = {ref.row: ref for ref in refs}
+    def _run(
+        self, batches: Iterable[PixelBatch], refs: Sequence[ImageRef], rows: RowTable, clock: StageClock, refiner: Refiner | None
+    ) -> None:
+        coded = self._encoded(batches, {ref.row: ref for ref in refs}, rows, clock)
+        for batch in coded if refiner is None else self._refined(coded, refiner, rows, clock):
+            self._film_by_film(batch, rows, lambda some: self._store(some, rows, clock))
+        if rows.errors and not rows.num_coded:  # not the films: the machine, the codec or our own code
+            raise rows.errors[0]
+
+    def _encoded(
+        self, batches: Iterable[PixelBatch], refs: Mapping[int, ImageRef], rows: RowTable, clock: StageClock
+    ) -> Iterator[CodedBatch]:
+        """Each batch with the codes that its encoder gives; what could not be decoded becomes rows here."""
         for pixels in clock.timed("decode", batches):
             for failure in pixels.failures:
                 rows.fail(failure)
             for row, info in pixels.failed_infos.items():
-                rows.put_source(by_row[row], info)
+                rows.put_source(refs[row], info)
             for ref, info in zip(pixels.refs, pixels.infos, strict=True):
                 rows.put_source(ref, info)
             if pixels.refs:
-                self._code_batch(pixels, rows, clock)
-        if rows.errors and not rows.num_coded:  # not the films: the machine, the codec or our own code
-            raise rows.errors[0]
+                coded: list[CodedBatch] = []
+                with clock.stage("encode"):
+                    batch = CodedBatch(refs=pixels.refs, pixels=pixels.pixels, films=pixels.films)
+                    self._film_by_film(batch, rows, partial(self._start, coded))
+                yield from coded
 
-    def _code_batch(self, pixels: PixelBatch, rows: RowTable, clock: StageClock) -> None:
+    def _start(self, coded: list[CodedBatch], batch: CodedBatch) -> None:
+        coded.append(batch.start_from(self.prepared.encode(batch.pixels)))
+
+    def _refined(self, coded: Iterable[CodedBatch], refiner: Refiner, rows: RowTable, clock: StageClock) -> Iterator[CodedBatch]:
+        """The same films with better codes, in batches of those that end together."""
+        flying: dict[Hashable, CodedBatch] = {}
+
+        def films() -> Iterator[Film]:
+            for batch in coded:
+                for one in batch.apart():
+                    flying[one.refs[0].row] = one
+                    yield one.to_film()
+
+        ended: list[CodedBatch] = []
+        for film in clock.timed("refine", self._tried(refiner, films(), flying, rows)):
+            ended.append(flying.pop(film.key).refined_to(film))
+            if len(ended) == self._cfg.batch_size:
+                yield CodedBatch.together(ended)
+                ended = []
+        if ended:
+            yield CodedBatch.together(ended)
+
+    def _tried(self, refiner: Refiner, films: Iterator[Film], flying: dict[Hashable, CodedBatch], rows: RowTable) -> Iterator[Film]:
+        """`refiner.run`, but what a film does to it alone becomes its row: those in flight when it raised are tried one by one."""
+        source = Guarded(films)
+        while not source.is_over:
+            try:
+                yield from refiner.run(source, at_most=rows.num_rows)
+            except torch.OutOfMemoryError:  # the machine's fault, never a film's
+                raise
+            except Exception:
+                if source.error is not None:  # not the refinement: what it takes its films from
+                    raise
+                log.warning("refinement failed with %d films on their way, they are tried one by one", len(flying), exc_info=True)
+                for one in list(flying.values()):
+                    done: list[Film] = []
+                    self._film_by_film(one, rows, lambda some: done.extend(refiner.run([some.to_film()], at_most=rows.num_rows)))  # noqa: B023
+                    yield from done
+                    flying.pop(one.refs[0].row, None)
+
+    def _film_by_film(self, batch: CodedBatch, rows: RowTable, work: Callable[[CodedBatch], None]) -> None:
+        """Does the work on a batch, and where it raises, on each film alone. The one boundary: what a film does alone becomes its row."""
         try:
-            self._code(pixels, rows, clock)
+            work(batch)
         except torch.OutOfMemoryError:  # the machine's fault, never a film's
             raise
-        except Exception as error:  # the one boundary: what a film does alone becomes its row
-            if len(pixels.refs) == 1:
-                self._refused(pixels.refs[0], error, rows)
+        except Exception as error:
+            if len(batch.refs) == 1:
+                self._refused(batch.refs[0], error, rows)
                 return
-            log.warning("a batch of %d films failed, its films are tried one by one", len(pixels.refs), exc_info=True)
-            for at in range(len(pixels.refs)):
-                self._code_batch(_one(pixels, at), rows, clock)
+            log.warning("a batch of %d films failed, its films are tried one by one", len(batch.refs), exc_info=True)
+            for one in batch.apart():
+                self._film_by_film(one, rows, work)
 
     def _refused(self, ref: ImageRef, error: Exception, rows: RowTable) -> None:
         log.warning("film of row %d cannot be coded", ref.row, exc_info=error)
@@ -115,18 +179,13 @@ class Flow:
         rows.fail(Failure(ref.row, ref.sample_id, Status.ENCODE_ERROR, "encode", f"the codec raised {type(error).__name__}"))
         rows.errors.append(error)
 
-    def _code(self, pixels: PixelBatch, rows: RowTable, clock: StageClock) -> None:
-        with clock.stage("encode"):
-            start = self._start(pixels)
-        kept = start
-        if self._cfg.refine.steps:
-            with clock.stage("refine"):
-                kept = refine(self._prepared.generate_with_grad, self._codec.project, start, pixels, self._cfg.refine)
+    def _store(self, batch: CodedBatch, rows: RowTable, clock: StageClock) -> None:
+        kept = batch.kept
         stored = self._as_stored(kept.latents, rows)
         with clock.stage("metrics"):
-            quality = self._quality(pixels, start, kept, stored, rows)
+            quality = self._quality(batch, stored, rows)
         finite = np.isfinite(stored.reshape(len(stored), -1)).all(axis=1)
-        for at, ref in enumerate(pixels.refs):
+        for at, ref in enumerate(batch.refs):
             if not finite[at]:
                 rows.fail(Failure(ref.row, ref.sample_id, Status.NONFINITE, "encode", "the code is not finite in the stored type"))
                 continue
@@ -135,32 +194,26 @@ class Flow:
                 reason = "refinement met a loss that is not finite; the best finite code is kept"
                 rows.fail(Failure(ref.row, ref.sample_id, Status.REFINE_DIVERGED, "refine", reason), keep_latent=True)
 
-    def _start(self, pixels: PixelBatch) -> LatentBatch:
-        n = len(pixels.refs)
-        return LatentBatch(latents=self._prepared.encode(pixels.pixels), steps=torch.zeros(n, dtype=torch.int32))
-
     def _as_stored(self, latents: Tensor, rows: RowTable) -> np.ndarray[Any, Any]:
         with np.errstate(over="ignore"):  # beyond half precision becomes inf, and then a `nonfinite` row
             return latents.detach().float().cpu().numpy().astype(rows.columns["latent"].dtype)
 
-    def _quality(
-        self, pixels: PixelBatch, start: LatentBatch, kept: LatentBatch, stored: np.ndarray[Any, Any], rows: RowTable
-    ) -> dict[str, Tensor]:
-        if self._cfg.metrics == "none" or pixels.films is None:
+    def _quality(self, batch: CodedBatch, stored: np.ndarray[Any, Any], rows: RowTable) -> dict[str, Tensor]:
+        if self._cfg.metrics == "none" or batch.films is None:
             return {}
-        films = metrics.to_unit(pixels.films.to(self._prepared.device))
+        films = metrics.to_unit(batch.films.to(self.prepared.device))
         rebuilt = self._rebuild(stored, films.shape[-1])
         quality = {"mse": metrics.mse(rebuilt, films)}
         quality["mse_initial"] = quality["mse"]
-        if kept is not start:
-            quality["mse_initial"] = metrics.mse(self._rebuild(self._as_stored(start.latents, rows), films.shape[-1]), films)
+        if batch.kept.latents is not batch.start:
+            quality["mse_initial"] = metrics.mse(self._rebuild(self._as_stored(batch.start, rows), films.shape[-1]), films)
         if self._cfg.metrics == "full":
             quality |= {"psnr": metrics.psnr_of_mse(quality["mse"]), "ssim": metrics.ssim(rebuilt, films)}
         return {name: values.cpu() for name, values in quality.items()}
 
     def _rebuild(self, stored: np.ndarray[Any, Any], size: int) -> Tensor:
         latents = torch.from_numpy(stored.astype(np.float32))
-        return metrics.to_unit(metrics.resize_film(self._prepared.generate(latents), size))
+        return metrics.to_unit(metrics.resize_film(self.prepared.generate(latents), size))
 
 
 def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
@@ -169,7 +222,9 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
     With `write` False the flow can only `rehearse`, and no archive need exist.
     """
     codec = load_codec(cfg.codec)
-    prepared = prepare(codec, backend=cfg.backend, precision=cfg.precision, batch_size=cfg.batch_size)
+    work = cfg.films * film_gigaflops(codec, cfg.refine) if cfg.films else 0.0
+    prepared = prepare(codec, backend=cfg.backend, precision=cfg.precision, batch_size=cfg.batch_size, gigaflops=work)
+    refiner = build_refiner(prepared, cfg.refine) if cfg.refine.steps else None
     decoder = build_decoder(
         codec.recipe,
         cfg.decode,
@@ -177,35 +232,4 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
         batch_size=cfg.batch_size,
         film_size=None if cfg.metrics == "none" else cfg.film_size,
     )
-    return Flow(cfg, codec=codec, prepared=prepared, decoder=decoder, writer=ShardWriter(cfg.archive) if write else None)
-
-
-class StageClock:
-    """Seconds spent in each stage; "decode" is the time that the flow waited for pixels, not the time that threads decoded."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of a `with` block to a stage."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
-
-    def timed(self, name: str, batches: Iterable[PixelBatch]) -> Iterator[PixelBatch]:
-        """Passes `batches` on, adding the time that each one kept us waiting to a stage."""
-        iterator = iter(batches)
-        while True:
-            with self.stage(name):
-                batch = next(iterator, None)
-            if batch is None:
-                return
-            yield batch
-
-
-def _one(pixels: PixelBatch, at: int) -> PixelBatch:
-    films = None if pixels.films is None else pixels.films[at : at + 1]
-    return PixelBatch(refs=[pixels.refs[at]], pixels=pixels.pixels[at : at + 1], films=films, infos=[pixels.infos[at]])
+    return Flow(cfg, codec=codec, prepared=prepared, refiner=refiner, decoder=decoder, writer=ShardWriter(cfg.archive) if write else None)

@@ -24,10 +24,13 @@ from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype
 from engine.encode.codec import Codec, codec_files, load_codec
 from engine.encode.compile import check_backend
 from engine.errors import ArchiveError, CodecError, ConfigError
+from engine.refine.build_objective import check_objective, describe_weights
 from engine.refine.objective import check_loss
+from engine.refiner import weight_source
 from engine.source.plan import Plan, make_plan
 
 EMBED_LIMIT = 64 * 2**20  # bytes of a codec that is stored in the archive unasked
+WEIGHTS_BY_NAME = ("download", "random")  # every other value of --weights is a folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,8 @@ def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobCon
     """The settings of one job from flat keywords, as the command line names them; unknown ones raise ConfigError."""
     if "://" in os.fspath(archive):
         raise ConfigError(f"archives lie on a file system in this version, not behind a URL: {archive}")
-    renamed = {"refine_steps": "steps", "refine_lr": "lr", "id": "id_from"}
+    renamed = {"refine_steps": "steps", "refine_lr": "lr", "refine_optimiser": "optimiser", "weights": "perceptual_weights"}
+    renamed |= {"id": "id_from"}
     groups: dict[type, dict[str, Any]] = {JobConfig: {}, EngineConfig: {}, DecodeConfig: {}, RefineConfig: {}}
     for name, value in settings.items():
         field = renamed.get(name, name)
@@ -70,6 +74,9 @@ def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobCon
         if owner is None or field in ("engine", "source", "decode", "refine", "archive", "codec"):
             raise ConfigError(f"unknown setting: {name}")
         groups[owner][field] = value
+    weights = groups[RefineConfig].get("perceptual_weights")
+    if weights and weights not in WEIGHTS_BY_NAME:
+        groups[RefineConfig]["perceptual_weights"] = str(Path(weights).absolute())
     engine = EngineConfig(
         archive=str(Path(archive).resolve()),  # through links, so that what they name is never replaced by a link's stand-in
         codec="demo" if codec == "demo" else str(Path(codec).absolute()),  # workers may run in other folders
@@ -138,6 +145,9 @@ def check_request(job: JobConfig, codec: Codec) -> None:
     check_backend(job.engine.backend)
     if refine.steps or job.loss:
         check_loss(refine.loss, target_mse=refine.target_mse)
+        check_objective(refine.loss, resolution=codec.recipe.resolution, lpips_net=refine.lpips_net, lpips_size=refine.lpips_size)
+    if refine.steps:
+        _perceptual_weights(refine)
 
 
 def with_loss(job: JobConfig, codec: Codec) -> JobConfig:
@@ -153,7 +163,7 @@ def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
         "codec": {"name": codec.name, "digest": codec.digest},
         "recipe": codec.recipe.to_json(),
         "latent": {"dims": list(codec.code_dims), "shape": list(codec.code_shape), "dtype": job.dtype, "gauge": codec.gauge},
-        "refine": asdict(cfg.refine) if cfg.refine.steps else {"steps": 0},
+        "refine": _refine_parts(cfg.refine) if cfg.refine.steps else {"steps": 0},
         "metrics": cfg.metrics,
         "film_size": None if cfg.metrics == "none" else cfg.film_size,
         "precision": cfg.precision,
@@ -161,6 +171,25 @@ def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
         "shard_rows": plan.shard_rows,
         "plan": plan.digest,
     }
+
+
+def _refine_parts(cfg: RefineConfig) -> dict[str, Any]:
+    """What decides refined codes: the settings, and perceptual weights by their digests. Never the folder they lie in."""
+    parts = {name: value for name, value in asdict(cfg).items() if name != "perceptual_weights"}
+    perceptual = _perceptual_weights(cfg)
+    if "lpips" not in perceptual:
+        parts = {name: value for name, value in parts.items() if name not in ("lpips_net", "lpips_size")}
+    return parts | {"perceptual": perceptual} if perceptual else parts
+
+
+def _perceptual_weights(cfg: RefineConfig) -> dict[str, dict[str, Any]]:
+    """Which weights the loss takes; raises ConfigError for those that are not to be found."""
+    return describe_weights(cfg.loss, lpips_net=cfg.lpips_net, source=weight_source(cfg))
+
+
+def with_films(cfg: EngineConfig, films: int, workers: int) -> EngineConfig:
+    """The settings with about how many of `films` each worker will code, which decides whether compiling pays."""
+    return replace(cfg, films=-(-films // max(workers, 1)))
 
 
 def software_versions() -> dict[str, str]:

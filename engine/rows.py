@@ -34,6 +34,11 @@ class RowTable:
         }
 
     @property
+    def num_rows(self) -> int:
+        """Rows of the shard."""
+        return len(self._refs)
+
+    @property
     def num_coded(self) -> int:
         """Rows that hold a code."""
         return int(np.isin(self.columns["status"], (Status.OK, Status.REFINE_DIVERGED)).sum())

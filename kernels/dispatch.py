@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -16,17 +19,30 @@ class KernelUnavailable(RuntimeError):
     """The kernel was asked for by name and cannot run on this machine or on these inputs. One line that says why."""
 
 
+_references_only: ContextVar[bool] = ContextVar("references_only", default=False)
+
+
+@contextmanager
+def references_only() -> Iterator[None]:
+    """Inside, "auto" is the reference everywhere: for a graph that is traced for a compiler which cannot look into our kernels."""
+    before = _references_only.set(True)
+    try:
+        yield
+    finally:
+        _references_only.reset(before)
+
+
 def use_kernel(x: Tensor, impl: Impl, *, obstacle: str | None = None) -> bool:
     """Whether to run the kernel on `x`. `obstacle` is the op's own reason why its kernel cannot take these inputs, if there is one.
 
-    "auto" runs the kernel on CUDA where nothing stands in its way, and the reference elsewhere.
+    "auto" runs the kernel on CUDA where nothing stands in its way, and the reference elsewhere and inside `references_only`.
     "kernel" runs it or raises `KernelUnavailable`; on the CPU it runs under Triton's interpreter only, that is with TRITON_INTERPRET=1
     from before Triton is imported.
     Another word raises ValueError.
     """
     if impl not in get_args(Impl):
         raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}: {impl!r}")
-    if impl == "reference":
+    if impl == "reference" or (impl == "auto" and _references_only.get()):
         return False
     obstacle = obstacle or _obstacle_on(x.device.type)
     if obstacle and impl == "kernel":

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.archive.chunks import ChunkCodec, Column
 from engine.archive.commits import CommitLog, read_receipts
+from engine.archive.pace import pace
 from engine.archive.root import CODEC, AnyPath, fingerprint_parts, read_root
 from engine.errors import ArchiveError
 from engine.records import Failure, Status
@@ -56,7 +57,7 @@ def archive_status(path: AnyPath) -> dict[str, Any]:
     """Counts from the commit records alone, with the keys that INTERFACE fixes; `bytes` is the size of all committed objects.
 
     `failed` counts rows of any status but ok; `failed_by_reason` has a count for each `stage: reason`, figures
-    in a reason as N, so that there are few; `list_failures` has them whole.
+    in a reason as N, so that there are few; `list_failures` has them whole. What is known of its speed is as `pace` says.
     """
     root = read_root(path)
     receipts = CommitLog(root).read_all()
@@ -74,6 +75,7 @@ def archive_status(path: AnyPath) -> dict[str, Any]:
         "latent_shape": root.columns["latent"]["shape"][1:],
         "bytes": sum(entry["bytes"] for receipt in receipts for entry in receipt.objects.values() if entry),
         "failed_by_reason": dict(reasons.most_common()),
+        **pace(receipts, pending=root.num_rows - done),
     }
 
 

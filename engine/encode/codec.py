@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +15,17 @@ from engine.encode.codec_spec import CODEC_JSON, CodecSpec, NetworkSpec, Weights
 from engine.encode.gauge import Gauge, into_range, project
 from engine.encode.weights import fill, read_tensors, sha256, write_tensors
 from engine.errors import CodecError
+from engine.networks.coarse import Head, heads_from_tensors
+from engine.networks.freezing import can_freeze, check_head, frozen
 from engine.networks.registry import Role, build_network
 from engine.recipe import PixelRecipe
 
-__all__ = ["Codec", "Encode", "Generate", "codec_files", "load_codec", "load_codec_files", "save_codec"]
+__all__ = ["METRIC", "Codec", "Encode", "Generate", "codec_files", "load_codec", "load_codec_files", "save_codec"]
+
+
+METRIC = "metric"  # the name of its tensor, among the coarse heads
+
+Stage = TypeVar("Stage", bound=nn.Module)
 
 
 class Encode(nn.Module):
@@ -45,13 +54,27 @@ class Codec:
     """A loaded codec: frozen, in evaluation mode, float32, channels-last. `digest` is over all its files.
 
     `encoder` (None where there is none) and `generator` are whole stages, gauge and range included: what a backend compiles.
+    `coarse` has the heads that make films of lower resolutions, by resolution; `metric` [k, d], or None, is what L-BFGS is told of the
+    generator (`networks.latent_metric`).
     """
 
-    def __init__(self, spec: CodecSpec, *, encoder: nn.Module | None, generator: nn.Module, mean: Tensor | None, digest: str) -> None:
+    def __init__(
+        self,
+        spec: CodecSpec,
+        *,
+        encoder: nn.Module | None,
+        generator: nn.Module,
+        mean: Tensor | None,
+        digest: str,
+        coarse: Mapping[int, Head] | None = None,
+        metric: Tensor | None = None,
+    ) -> None:
         self.spec = spec
         self.encoder = None if encoder is None else _frozen(Encode(encoder, spec.code.gauge))
-        self.generator = _frozen(Generate(generator))
+        self.generator: Generate = _frozen(Generate(generator))
         self.digest = digest
+        self.coarse = dict(coarse or {})
+        self.metric = metric
         self._mean = mean
         self._device = torch.device("cpu")
 
@@ -120,6 +143,24 @@ class Codec:
         films: Tensor = self.generator(latents.to(self._device))
         return films
 
+    def frozen_generator(self, dtype: torch.dtype, *, head: Head | None = None, norm_kernel: bool = False) -> nn.Module:
+        """The generator as a whole stage in the form that makes films and gradients in codes with the least work, in `dtype` inside.
+
+        codes [N, *shape] -> films [N, 1, r, r] float32; r is the codec's resolution, or that of `head`. A network without such a form
+        comes as it is, in float32, and takes no head. `norm_kernel`: as for `networks.freezing.frozen`.
+        """
+        network = frozen(self.generator.network, dtype=dtype, head=head, norm_kernel=norm_kernel)
+        if network is not None:
+            return _frozen(Generate(network))
+        if head is not None:
+            raise CodecError(f"codec's generator makes no coarse films: {self.name}")
+        return self.generator
+
+    @property
+    def has_frozen_generator(self) -> bool:
+        """Whether `frozen_generator` is another than `generator`."""
+        return can_freeze(self.generator.network)
+
     def project(self, latents: Tensor) -> Tensor:
         """Codes on the gauge; they make the same films as before."""
         return project(latents, self.gauge)
@@ -168,12 +209,15 @@ def _load(files: Mapping[str, bytes]) -> Codec:
         if sha256(files[name]) != digest:
             raise CodecError(f"weights file is damaged or of another codec (its sha256 is not that of {CODEC_JSON}): {name}")
     tensors = {name: read_tensors(name, files[name]) for name in spec.files()}
+    encoder = None if spec.encoder is None else _network("encoder", spec.encoder, spec, tensors)
+    generator = _network("generator", spec.generator, spec, tensors)
     return Codec(
         spec,
-        encoder=None if spec.encoder is None else _network("encoder", spec.encoder, spec, tensors),
-        generator=_network("generator", spec.generator, spec, tensors),
+        encoder=encoder,
+        generator=generator,
         mean=_mean(spec, tensors),
         digest=codec_digest({CODEC_JSON: sha256(files[CODEC_JSON])} | spec.files()),
+        coarse=_coarse(spec, tensors, generator),
     )
 
 
@@ -199,5 +243,24 @@ def _mean(spec: CodecSpec, tensors: Mapping[str, dict[str, Tensor]]) -> Tensor |
     return mean
 
 
-def _frozen(module: nn.Module) -> nn.Module:
+def _coarse(spec: CodecSpec, tensors: Mapping[str, dict[str, Tensor]], generator: nn.Module) -> dict[int, Head]:
+    if spec.coarse is None:
+        return {}
+    try:
+        heads = heads_from_tensors({name: part for name, part in tensors[spec.coarse.weights].items() if name != METRIC})
+        for head in heads.values():
+            check_head(generator, head)
+    except (ValueError, CodecError) as error:
+        raise CodecError(f"{spec.coarse.weights}: {error}") from None
+    return heads
+
+
+def _metric(spec: CodecSpec, tensors: Mapping[str, dict[str, Tensor]]) -> Tensor | None:
+    metric = None if spec.coarse is None else tensors[spec.coarse.weights].get(METRIC)
+    if metric is not None and (metric.dim() != 2 or metric.shape[1] != math.prod(spec.code.shape)):
+        raise CodecError(f"{METRIC} in {spec.coarse.weights} must be [k, {math.prod(spec.code.shape)}]: {list(metric.shape)}")  # type: ignore
+    return metric
+
+
+def _frozen(module: Stage) -> Stage:
     return module.eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -55,6 +55,7 @@ def name_weights(spec: CodecSpec, packed: Mapping[str, bytes]) -> tuple[CodecSpe
         encoder=None if spec.encoder is None else named(spec.encoder),
         generator=named(spec.generator),
         code=replace(spec.code, mean=named(mean) if isinstance(mean, WeightsFile) else mean),
+        coarse=None if spec.coarse is None else named(spec.coarse),
     )
     by_digest = {sha256(data): data for data in packed.values()}
     return final, {CODEC_JSON: final.to_bytes()} | {name: by_digest[digest] for name, digest in final.files().items()}

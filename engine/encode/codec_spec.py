@@ -76,6 +76,7 @@ class CodecSpec:
     generator: NetworkSpec
     code: CodeSpec
     recipe: PixelRecipe
+    coarse: WeightsFile | None = None  # heads that make films of lower resolutions, and the metric of L-BFGS
     loss: str = "mse=1"
     licence: str = "not stated"
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class CodecSpec:
 
     def files(self) -> dict[str, str]:
         """The sha256 of each weights file by its name. Encoder and generator may share one."""
-        found = [part for part in (self.encoder, self.generator, self.code.mean) if isinstance(part, WeightsFile)]
+        found = [part for part in (self.encoder, self.generator, self.code.mean, self.coarse) if isinstance(part, WeightsFile)]
         digests = {file.weights: file.sha256 for file in found}
         if any(digests[file.weights] != file.sha256 for file in found):
             raise CodecError(f"one weights file has two digests: {', '.join(sorted(digests))}")
@@ -122,6 +123,7 @@ def read_spec(raw: bytes) -> CodecSpec:
         generator=read_settings(NetworkSpec, data["generator"], "generator"),
         code=_read_code(typed(dict, data["code"], "code")),
         recipe=read_settings(PixelRecipe, data["recipe"], "recipe"),
+        coarse=None if data.get("coarse") is None else read_settings(WeightsFile, data["coarse"], "coarse"),
         provenance=typed(dict, data.get("provenance", {}), "provenance"),
     )
     undigested = [name for name, digest in spec.files().items() if not digest]

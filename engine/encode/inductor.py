@@ -5,36 +5,34 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from engine.encode.fixed_batch import FixedBatch
 from engine.errors import BackendError
 
 
-class CompiledStage:
-    """A network compiled for batches of exactly `batch_size` rows. Fewer are padded with copies of the last one, more are cut in pieces.
+def compile_inductor(network: nn.Module, *, batch_size: int, device: torch.device) -> FixedBatch:
+    """A frozen network, or a gradient graph, compiled for batches of exactly `batch_size` rows on `device`; call it without gradients.
 
-    One shape also means one choice of kernels: a film gets the same code in a full batch as in a partial one.
+    Weights count as constants, so that they are laid out once as the processor wants them. On CUDA the launches are recorded as a CUDA
+    graph and replayed. Nothing is compiled before the first call. Raises BackendError where a tool that compilation needs is missing.
     """
+    _check_tools(device)
+    options: dict[str, Any] = {"freezing": True}
+    if device.type == "cuda":
+        options["triton.cudagraphs"] = True
+    compiled = torch.compile(network, fullgraph=True, dynamic=False, options=options)
+    return FixedBatch(_owned(compiled) if device.type == "cuda" else compiled, batch_size=batch_size)
 
-    def __init__(self, network: nn.Module, *, batch_size: int) -> None:
-        """Nothing is compiled before the first call. Raises BackendError where a tool that compilation needs is missing."""
-        _check_tools(next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu")))
-        self.batch_size = batch_size
-        self._compiled = torch.compile(network, fullgraph=True, dynamic=False)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """[n, ...] -> [n, ...], for any n."""
-        return torch.cat([self._piece(piece) for piece in torch.split(rows, self.batch_size)])
+def _owned(compiled: Any) -> Any:
+    """Results in memory of their own: the next replay of a CUDA graph writes over those of this one."""
+    from torch.utils._pytree import tree_map
 
-    def _piece(self, rows: Tensor) -> Tensor:
-        batch = rows.new_zeros(self.batch_size, *rows.shape[1:])  # always fresh: strides and flags of the caller's would compile anew
-        batch[: len(rows)] = rows
-        if len(rows):
-            batch[len(rows) :] = rows[-1]
-        result: Tensor = self._compiled(batch)
-        return result[: len(rows)]
+    return lambda *rows: tree_map(torch.clone, compiled(*rows))
 
 
 def _check_tools(device: torch.device) -> None:

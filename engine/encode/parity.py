@@ -18,6 +18,10 @@ Stage = Callable[[Tensor], Tensor]
 # Half precision rounds each layer to 8 (bf16) or 11 (fp16) bits; a row that got mixed up with another is off by about 1.
 LIMITS = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 
+# The same for gradients in codes, which pass the generator twice and cancel: a descent wants their direction. One that is off by 0.2 of
+# its length gives up 2 % of the decrease of a step; one of another film is off by 1 and more.
+GRADIENT_LIMITS = {"fp32": 1e-2, "fp16": 5e-2, "bf16": 0.2}
+
 _REFERENCE_ROWS = 4  # eager float32 sees no more at once, so that the gate needs little memory beside a large batch
 
 
@@ -59,11 +63,12 @@ class Parity:
         }
 
 
-def measure_parity(stage: Stage, reference: Stage | None, probe: Tensor, *, precision: str) -> Parity:
+def measure_parity(stage: Stage, reference: Stage | None, probe: Tensor, *, precision: str, limit: float | None = None) -> Parity:
     """Compares `stage` with `reference`, eager float32, on `probe` [B, ...] whose rows all differ, but for the last of three or
     more, a copy of the first.
 
     "eager": each row against the reference; left out without one. "identical_rows": the two equal rows of one batch, where there are such.
+    `limit` takes the place of that in LIMITS.
     "batch_of_one": a row alone against the same row in the batch. "permuted_batch": the batch in another order.
     """
     order = torch.arange(len(probe), device=probe.device).roll(1).flip(0)
@@ -75,7 +80,7 @@ def measure_parity(stage: Stage, reference: Stage | None, probe: Tensor, *, prec
         "batch_of_one": Difference.between(stage(probe[:1]), found[:1]),
         "permuted_batch": Difference.between(stage(probe[order]), found[order]),
     }
-    return Parity(LIMITS[precision], checks)
+    return Parity(LIMITS[precision] if limit is None else limit, checks)
 
 
 def probe_pixels(codec: Codec, batch_size: int) -> Tensor:

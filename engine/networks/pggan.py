@@ -76,7 +76,7 @@ class PgganGenerator(nn.Module):
     def _lowest(self, latents: Tensor) -> Tensor:
         s = self.settings
         z = pixel_norm(latents.flatten(1), epsilon=s.epsilon).to(self.linear.weight.dtype)  # [N, code_size]
-        x = F.leaky_relu(self.linear(z), s.leak).reshape(len(z), -1, 4, 4)  # [N, C, 4, 4]
+        x = F.leaky_relu(self.linear(z), s.leak).reshape(z.shape[0], -1, 4, 4)  # [N, C, 4, 4]
         if s.norm_after_linear:
             x = pixel_norm(x, epsilon=s.epsilon)
         return pixel_norm(F.leaky_relu(self.first(x), s.leak), epsilon=s.epsilon)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.errors import CodecError
 from engine.networks.coarse import Head
 from engine.networks.frozen_ops import conv3x3, folded_upsampling, leaky_pixel_norm, turned, upsample_conv3x3
 from engine.networks.pggan import PgganGenerator, PgganLevel
@@ -26,7 +27,7 @@ class FrozenPggan(nn.Module):
     ) -> None:
         """A copy of the generator's weights; with `head` only of the levels that its resolution needs."""
         super().__init__()
-        levels = len(generator.levels) if head is None else head.resolution.bit_length() - 3
+        levels = len(generator.levels) if head is None else level_of(head, generator)
         self.settings, self.dtype, self.norm_kernel = generator.settings, dtype, norm_kernel
         self.code_shape = generator.code_shape
         self.resolution = 4 * 2**levels
@@ -51,7 +52,7 @@ class FrozenPggan(nn.Module):
         s = self.settings
         z = pixel_norm(latents.flatten(1).float(), epsilon=s.epsilon).to(self.dtype)  # [N, code_size]
         weight, bias = self._kept("linear")
-        x = F.leaky_relu(F.linear(z, weight, bias), s.leak).reshape(len(z), -1, 4, 4)
+        x = F.leaky_relu(F.linear(z, weight, bias), s.leak).reshape(z.shape[0], -1, 4, 4)
         x = x.contiguous(memory_format=torch.channels_last)
         if s.norm_after_linear:
             x = pixel_norm(x, epsilon=s.epsilon)
@@ -92,3 +93,12 @@ class FrozenPggan(nn.Module):
 
     def _kept(self, name: str) -> tuple[Tensor, ...]:
         return tuple(getattr(self, f"{name}_{part}") for part in ("weight", "bias", "back") if hasattr(self, f"{name}_{part}"))
+
+
+def level_of(head: Head, generator: PgganGenerator) -> int:
+    """How many doublings lead to the head's resolution. Raises CodecError where no level has it, with as many channels as the head."""
+    widths = generator.settings.channels
+    level = head.resolution.bit_length() - 3
+    if head.resolution != 4 * 2**level or not 0 <= level < len(widths) or head.weight.shape[1] != widths[level]:
+        raise CodecError(f"no level of the generator fits its coarse head: {head.resolution} pixels, {head.weight.shape[1]} channels")
+    return level

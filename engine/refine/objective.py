@@ -2,74 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from engine.errors import ConfigError
 from engine.metrics import mse
+from engine.refine.perceptual import LpipsTerm, MocoTerm, PerceptualTerm
+from kernels.mse_ssim.op import mse_ssim
 
-Features = tuple[Tensor, ...]  # what a term keeps of its targets; each tensor has one entry an image
+Loss = tuple[tuple[str, float], ...]
 
-
-@dataclass(frozen=True)
-class Term:
-    """One kind of distance between films, both [N, 1, R, R] in [0, 1].
-
-    `prepare` turns targets into features, once; `distance` gives [N] values, differentiable in its films, from films and features.
-    """
-
-    prepare: Callable[[Tensor], Features]
-    distance: Callable[[Tensor, Features], Tensor]
+TERMS = ("lpips", "moco", "mse", "ssim")
+_PIXEL_LEAST_SIDES = {"mse": 1, "ssim": 11}  # the window of SSIM has 11 taps
 
 
-TERMS: dict[str, Term] = {
-    "mse": Term(prepare=lambda targets: (targets,), distance=lambda films, features: mse(films, features[0])),
-}
-_NOT_AVAILABLE = ("lpips", "moco")
-
-
-def check_loss(loss: tuple[tuple[str, float], ...], *, target_mse: float = 0.0) -> None:
+def check_loss(loss: Loss, *, target_mse: float = 0.0) -> None:
     """Raises ConfigError, before any work, unless this version can compute `loss` and stop at `target_mse` by it."""
     for name, weight in loss:
-        if name in _NOT_AVAILABLE:
-            raise ConfigError(f"loss term is not available in this version, use --loss mse=1: {name}")
         if name not in TERMS:
-            raise ConfigError(f"loss has an unknown term (known: {', '.join(sorted(TERMS))}): {name}")
+            raise ConfigError(f"loss has an unknown term (known: {', '.join(TERMS)}): {name}")
         if not 0 <= weight < float("inf"):
             raise ConfigError(f"loss weight of {name} must be 0 or more: {weight}")
     if target_mse > 0 and not dict(loss).get("mse"):
         raise ConfigError(f"refine.target_mse needs a loss with an mse term: {','.join(f'{name}={weight:g}' for name, weight in loss)}")
 
 
-@dataclass(frozen=True)
-class Objective:
-    """The loss of some images against their targets. Films are compared in [0, 1], so `mse` is that of `engine.metrics`."""
+class Objective(nn.Module):
+    """The loss of films against their targets, a weighted sum of the terms mse, ssim, lpips and moco. Frozen; images never mix.
 
-    weights: dict[str, float]
-    features: dict[str, Features]
+    mse: mean squared error in [0, 1] units, as `engine.metrics`. ssim: 1 - SSIM, as `engine.metrics`. lpips: Zhang et al. 2018.
+    moco: cosine distance of MoCo's features. The objective of Weber et al. 2022 is mse=1, lpips=0.8, moco=0.1.
+    Films that leave [-1, 1] are not clamped, for a clamp's gradient is 0: a codec's generator keeps its films in the range.
+    """
 
-    @classmethod
-    def for_targets(cls, loss: tuple[tuple[str, float], ...], targets: Tensor) -> Objective:
-        """The objective for target pixels [N, 1, R, R] in [-1, 1]; terms of weight 0 are left out. Raises ConfigError as `check_loss`."""
+    def __init__(self, loss: Loss, *, lpips: LpipsTerm | None = None, moco: MocoTerm | None = None) -> None:
+        """Terms of weight 0 are left out, and so is a network that no term needs.
+
+        Raises ConfigError as `check_loss`, and where lpips or moco has a weight and no network: `build_objective` loads them.
+        """
         check_loss(loss)
-        weights = {name: weight for name, weight in loss if weight > 0}
-        films = _unclamped_unit(targets)
-        return cls(weights, {name: TERMS[name].prepare(films) for name in weights})
+        super().__init__()
+        self.weights = {name: float(weight) for name, weight in loss if weight > 0}
+        given: dict[str, PerceptualTerm | None] = {"lpips": lpips, "moco": moco}
+        missing = [name for name in given if name in self.weights and given[name] is None]
+        if missing:
+            raise ConfigError(f"loss has a term whose network was not given, use --loss mse=1 to go without: {', '.join(missing)}")
+        self.networks = nn.ModuleDict({name: network for name, network in given.items() if network is not None and name in self.weights})
+        self.requires_grad_(False).eval()
 
-    def __call__(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Pixels [N, 1, R, R] in [-1, 1] -> the loss [N] float32, differentiable, and the value [N] of each term before its weight."""
-        films = _unclamped_unit(pixels)
-        values = {name: TERMS[name].distance(films, self.features[name]) for name in self.weights}
-        loss = sum((self.weights[name] * value for name, value in values.items()), start=films.new_zeros(len(films)))
-        return loss, {name: value.detach() for name, value in values.items()}
+    def features(self, targets: Tensor) -> tuple[Tensor, ...]:
+        """What the loss needs of target pixels [N, 1, r, r] in [-1, 1]: tensors with one entry an image, as many for any N and r.
 
-    def rows(self, index: Tensor) -> Objective:
-        """The objective of these images alone: `index` is a mask [N] or row numbers."""
-        return Objective(self.weights, {name: tuple(part[index] for part in parts) for name, parts in self.features.items()})
+        Detached; in the types that the networks compute in where the caller sets autocast. Raises ConfigError as `check_side`.
+        """
+        self.check_side(targets.shape[-1])
+        with torch.no_grad():
+            pixels = targets.float()
+            own = (_unclamped_unit(pixels),) if self._has_pixel_terms else ()
+            return (*own, *(part for _, network in self._networks() for part in network.features(pixels)))
+
+    def forward(self, pixels: Tensor, features: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Pixels [N, 1, r, r] in [-1, 1] and what `features` made of N targets -> loss [N], mse [N], float32.
+
+        The loss is differentiable in `pixels`. The mse is detached and not weighted; it is NaN where the loss has no mse term.
+        """
+        pixels = pixels.float()
+        values = {}
+        if self._has_pixel_terms:
+            values, features = self._pixel_values(_unclamped_unit(pixels), features[0]), features[1:]
+        for name, network in self._networks():
+            values[name] = network(pixels, features[: network.num_features])
+            features = features[network.num_features :]
+        loss = sum((weight * values[name] for name, weight in self.weights.items()), start=pixels.new_zeros(pixels.shape[0]))
+        return loss, values["mse"].detach() if "mse" in self.weights else torch.full_like(loss, torch.nan)
+
+    def _pixel_values(self, films: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        if "ssim" not in self.weights:
+            return {"mse": mse(films, targets)}
+        error, similarity = mse_ssim(films, targets)
+        return {"mse": error, "ssim": 1 - similarity}
+
+    def _networks(self) -> Iterable[tuple[str, PerceptualTerm]]:
+        return cast("Iterable[tuple[str, PerceptualTerm]]", self.networks.items())
+
+    @property
+    def _has_pixel_terms(self) -> bool:
+        return "mse" in self.weights or "ssim" in self.weights
+
+    def least_sides(self) -> dict[str, int]:
+        """The smallest side in pixels at which each term works."""
+        networks = {name: network.least_side for name, network in self._networks()}
+        return {name: (networks | _PIXEL_LEAST_SIDES)[name] for name in self.weights}
+
+    def check_side(self, side: int) -> None:
+        """Raises ConfigError unless every term works on films of `side` pixels."""
+        for name, least in self.least_sides().items():
+            if side < least:
+                raise ConfigError(f"loss term {name} needs films of {least} pixels or more a side, not: {side}")
+        for _, network in self._networks():
+            network.check_side(side)
+
+    def at(self, side: int) -> Objective:
+        """The objective of a coarser level, films of `side` pixels: **terms that do not work there are left out**, silently.
+
+        It shares the networks. A term's own resolution, `lpips_size`, is `side` where the level is smaller than it, so that no film is
+        enlarged. Features are of a resolution: make them again from the targets of that level. Losses of two levels are not comparable.
+        Raises ConfigError where no term is left.
+        """
+        left = tuple((name, weight) for name, weight in self.weights.items() if self.least_sides()[name] <= side)
+        if not left:
+            raise ConfigError(f"no term of the loss ({', '.join(self.weights)}) works on films of pixels a side: {side}")
+        networks = {name: network.at(side) for name, network in self._networks() if name in dict(left)}
+        return Objective(left, **networks)  # type: ignore[arg-type]  # each is of its own kind again
 
 
 def _unclamped_unit(pixels: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1]. No clamp, whose gradient is 0: a codec's generator keeps its films in the range and their gradient alive."""
-    return pixels.float() * 0.5 + 0.5
+    """[-1, 1] -> [0, 1]."""
+    return pixels * 0.5 + 0.5

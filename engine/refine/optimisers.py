@@ -1,39 +1,41 @@
-"""Optimisers whose state belongs to the image: rows come and go, and no row knows of another."""
+"""The optimisers of refinement by name: state for S slots, each of which belongs to the film in it."""
 
 from __future__ import annotations
 
-import torch
+from typing import Protocol
+
 from torch import Tensor
 
+from engine.errors import ConfigError
+from engine.refine.adam import SlotAdam
+from engine.refine.lbfgs import SlotLbfgs
 
-class PerImageAdam:
-    """Adam (Kingma and Ba 2015, algorithm 1) on a batch of codes, with a step count for each image.
+OPTIMISERS = ("adam", "lbfgs")
 
-    On every image it does what `torch.optim.Adam` does on that image alone.
+
+class Optimiser(Protocol):
+    """State for S slots. Slots never influence each other: a film takes the same path whatever its slot and its neighbours."""
+
+    def start(self, rows: Tensor) -> None:
+        """The slots `rows` [k], by number, get new films: their state is as fresh."""
+
+    def step(self, latents: Tensor, loss: Tensor, gradient: Tensor, active: Tensor) -> Tensor:
+        """The next codes to evaluate [S, *shape], before the gauge's projection, from codes, their loss [S] and its gradient [S, *shape].
+
+        All float32. Slots where `active` [S] is False come back as they are, and so does their state. Codes, loss and gradient that are
+        not finite harm their own slot only, until the next `start`.
+        """
+        ...
+
+
+def build_optimiser(name: str, like: Tensor, *, lr: float, metric: Tensor | None = None) -> Optimiser:
+    """The optimiser `name` for codes shaped and placed as `like` [S, *shape]. `lr`: how far a first step moves each entry of a code.
+
+    metric [k, d]: what L-BFGS may know of the generator before its first step (`networks/latent_metric.py`); Adam has no use for it.
+    Raises ConfigError for an unknown name.
     """
-
-    def __init__(self, latents: Tensor, *, lr: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> None:
-        """State of zeros for codes [N, *shape] float32."""
-        self.lr, self.betas, self.epsilon = lr, betas, epsilon
-        self.first = torch.zeros_like(latents)
-        self.second = torch.zeros_like(latents)
-        self.counts = torch.zeros(len(latents), dtype=torch.float64, device=latents.device)
-
-    def step(self, latents: Tensor, gradient: Tensor) -> Tensor:
-        """The codes after one step, [N, *shape]; its arguments stay as they are."""
-        beta1, beta2 = self.betas
-        self.counts += 1
-        self.first = torch.lerp(self.first, gradient, 1 - beta1)
-        self.second = self.second * beta2 + (1 - beta2) * gradient.square()
-        scale = self.lr / (1 - beta1**self.counts)
-        root = (1 - beta2**self.counts).sqrt()
-        return latents - _each(scale, latents) * self.first / (self.second.sqrt() / _each(root, latents) + self.epsilon)
-
-    def keep(self, index: Tensor) -> None:
-        """Forgets all images but these: `index` is a mask [N] or row numbers."""
-        self.first, self.second, self.counts = self.first[index], self.second[index], self.counts[index]
-
-
-def _each(values: Tensor, latents: Tensor) -> Tensor:
-    """One value an image [N], shaped and typed to multiply codes [N, *shape]."""
-    return values.to(latents.dtype).reshape(-1, *[1] * (latents.ndim - 1))
+    if name == "adam":
+        return SlotAdam(like, lr=lr)
+    if name == "lbfgs":
+        return SlotLbfgs(like, lr=lr, metric=metric)
+    raise ConfigError(f"optimiser must be one of {', '.join(OPTIMISERS)}: {name}")

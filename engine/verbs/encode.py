@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import Any, get_args
+
+from engine.config import BACKENDS, LpipsNet, OptimiserName
 
 HELP = "a data set of films in, a verified archive of codes out"
 
+WEIGHTS_HELP = (
+    "folder with the published weights of the terms lpips and moco, named alexnet-owt-7be5be79, vgg16-397923af and moco_v2_800ep_pretrain "
+    "as their publishers do, or .safetensors; left out: where torch.hub keeps downloads. Only `download` downloads; `random` is for tests"
+)
 SETTINGS = (
-    *("refine_steps", "refine_lr", "target_mse", "patience", "loss", "batch_size", "shard_rows", "workers", "backend", "precision"),
+    *("refine_steps", "refine_lr", "refine_optimiser", "coarse", "target_mse", "patience", "loss", "lpips_net", "lpips_size"),
+    *("batch_size", "shard_rows", "workers", "backend", "precision"),
     *("decoder", "threads", "max_pixels", "metrics", "film_size", "dtype", "id_from", "limit", "resume", "overwrite", "address"),
     *("embed_codec", "seed", "quiet"),
 )
@@ -27,8 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_coding(group: Any) -> None:
     group.add_argument("--refine-steps", type=int, default=0, metavar="N", help="optimise each code by N steps; 0 keeps the encoder's")
-    group.add_argument("--refine-lr", type=float, default=0.1, metavar="RATE", help="learning rate of refinement")
-    group.add_argument("--loss", metavar="TERMS", help="refinement loss, for example mse=1; left out: the codec's own")
+    group.add_argument("--refine-optimiser", choices=get_args(OptimiserName), default="lbfgs", help="how refinement descends")
+    group.add_argument("--refine-lr", type=float, default=0.2, metavar="RATE", help="learning rate of refinement")
+    group.add_argument("--no-coarse", dest="coarse", action="store_const", const=False, help="refine at full size from the first step on")
+    group.add_argument("--loss", metavar="TERMS", help="refinement loss, for example mse=1,lpips=0.8,moco=0.1; left out: the codec's own")
+    group.add_argument("--lpips-net", choices=get_args(LpipsNet), default="alex", help="network of the term lpips")
+    group.add_argument("--lpips-size", type=int, default=0, metavar="PX", help="side at which lpips looks at films; 0: the codec's own")
+    group.add_argument("--weights", metavar="FOLDER|download|random", help=WEIGHTS_HELP)
     group.add_argument("--target-mse", type=float, default=0.0, metavar="MSE", help="a film that reaches it is done; 0: off")
     group.add_argument("--patience", type=int, default=0, metavar="N", help="a film that gains nothing for N steps is done; 0: off")
     group.add_argument("--metrics", choices=("none", "mse", "full"), default="full", help="quality stored with each code")
@@ -40,14 +52,14 @@ def _add_running(group: Any) -> None:
     group.add_argument("--workers", type=int, metavar="N", help="Ray workers; 0: in this process; left out: 0, or one a GPU of a cluster")
     group.add_argument("--address", metavar="RAY", help="the Ray cluster to join; left out: RAY_ADDRESS, else this machine")
     group.add_argument("--batch-size", type=int, default=16, metavar="B", help="films coded together")
-    group.add_argument("--backend", choices=("auto", "eager", "inductor", "tensorrt"), default="auto", help="how networks run")
+    group.add_argument("--backend", choices=BACKENDS, default="auto", help="how networks run")
     group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the networks")
     group.add_argument("--decoder", choices=("auto", "dali", "cpu"), default="auto", help="how files become pixels")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="decoding threads of a worker; 0: one a core")
     group.add_argument(
         "--max-pixels", type=int, default=100_000_000, metavar="N", help="films whose header claims more, as a square, are refused"
     )
-    group.add_argument("--dry-run", action="store_true", help="plan, bytes and time estimate as JSON; writes nothing")
+    group.add_argument("--dry-run", action="store_true", help="plan, bytes, operations and seconds by part as JSON; writes nothing")
     group.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -78,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.max_failed_fraction <= 1:
         raise ConfigError(f"max-failed-fraction must be 0 to 1: {args.max_failed_fraction}")
     settings = {name: getattr(args, name) for name in SETTINGS}
+    settings |= {"coarse": args.coarse is not False, "weights": args.weights or ""}
     job = job_config(args.source, args.archive, args.codec, hash_key=read_key(args.hash_ids), **settings)
     if args.dry_run:
         import json

@@ -54,7 +54,11 @@ def test_creating_writing_and_opening_unfinished_warn_of_nothing(tmp_path: Path)
     assert np.isnan(dataset["latent"].to_numpy()[:4]).all()
     assert np.isfinite(dataset["latent"].to_numpy()[4:8]).all()
     assert list(dataset["sample_id"].to_numpy()[[0, 4]]) == ["", sample_id(4)]
-    assert archive_status(path) | {"bytes": 0} == {
+    status = archive_status(path) | {"bytes": 0}
+    seconds = {name: status.pop(name) for name in ("seconds_per_film", "workers", "images_per_second", "seconds_left")}
+    assert list(seconds["seconds_per_film"]) == ["encode", "archive"]
+    assert (seconds["seconds_per_film"]["encode"], seconds["workers"]) == (0.25, 1)
+    assert status == {
         "rows": 10,
         "ok": 4,
         "failed": 0,

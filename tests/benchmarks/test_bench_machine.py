@@ -25,7 +25,7 @@ def test_description_is_json_without_host_or_path() -> None:
     text = json.dumps(machine)
     assert machine["cores"] >= 1
     assert machine["memory_gb"] >= 1
-    assert {"python", "torch", "zarr", "ray", "dali"} == set(machine["versions"])
+    assert {"python", "torch", "triton", "zarr", "ray", "dali"} == set(machine["versions"])
     assert socket.gethostname() not in text
     assert str(Path(__file__).parent.parent.parent) not in text
 

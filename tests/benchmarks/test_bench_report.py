@@ -23,6 +23,7 @@ JOB = Row(
     quality={"PSNR dB": 26.3149},
     figures={"shards": 1000},
 )
+ELSEWHERE = Row(benchmark="encode", step="encode on a GPU", skipped="needs a CUDA device")
 BROKEN = Row(benchmark="encode", step="encode --workers 2", failed="no worker could start: out of memory")
 
 
@@ -33,6 +34,14 @@ def test_table_has_quality_beside_speed_and_keeps_what_failed() -> None:
     assert " ".join(lines[2].split()) == "encode 41 films/s 40.4-41.6 26.3 1,000 0.74x decode only at least 0.7: met"
     assert lines[3] == "encode --workers 2  failed: no worker could start: out of memory"
     assert lines[1].index("films/s") == lines[2].index("films/s")
+
+
+def test_what_cannot_be_had_here_stays_in_the_table_with_its_reason_and_is_no_failure() -> None:
+    assert table([CEILING, ELSEWHERE]).splitlines()[2] == "encode on a GPU  not here: needs a CUDA device"
+    line = ELSEWHERE.to_json()
+    assert (line["failed"], line["skipped"]) == ("", "needs a CUDA device")
+    assert "verdict" not in line
+    assert "median" not in line
 
 
 def test_table_of_failures_only_has_no_empty_columns() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import run as bench
 from engine.cli import run_verb
@@ -33,7 +34,10 @@ def run_quickly(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_unknown_benchmark_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb("bench", bench, ["decode", "speed"]) == 2
-    assert capsys.readouterr().err == "latentray bench: benchmarks are decode, encode, memory, driver; there is no such one: speed\n"
+    assert (
+        capsys.readouterr().err
+        == "latentray bench: benchmarks are decode, encode, memory, driver, refine, slots, backends, kernels; there is no such one: speed\n"
+    )
 
 
 def test_two_results_are_compared_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,3 +92,43 @@ def test_driver_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert code == 0
     assert [row["step"] for row in rows] == ["in process", "2 Ray workers"]
     assert all(row["quality"]["receipts"] == 50 and row["median"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_refine_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, rows = run_quickly("refine", workplace, capsys)
+    assert code == 0
+    by_step = {str(row["step"]): row for row in rows}
+    assert {"32x32 published loop", "32x32 + Inductor, one graph", "published loop, its last loss", "+ bf16, Inductor"} <= set(by_step)
+    for row in rows:
+        assert row["quality"]["to published"] < 1.1
+    assert by_step["32x32 + frozen form"]["quality"]["gradient off"] < 1e-4
+    assert by_step["+ L-BFGS"]["quality"]["films there"] == 1
+
+
+def test_slots_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, (waiting, shrinking, slots) = run_quickly("slots", workplace, capsys)
+    assert code == 0
+    assert slots["quality"]["codes differ"] < 1e-5
+    assert slots["figures"]["steps"] == waiting["figures"]["steps"]
+    assert slots["figures"]["batches"] < waiting["figures"]["batches"] == shrinking["figures"]["batches"]
+
+
+@pytest.mark.slow
+def test_backends_run_and_those_of_a_gpu_are_no_failure(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, rows = run_quickly("backends", workplace, capsys)
+    assert code == 0
+    for stage in ("encoder", "generator", "gradient"):
+        found = {row["step"]: row for row in rows if str(row["step"]).startswith(stage)}
+        assert found[f"{stage}: inductor bf16"]["quality"]["gate"] <= 0.2
+        assert found[f"{stage}: tensorrt bf16"]["skipped"] or found[f"{stage}: tensorrt bf16"]["values"]
+
+
+def test_kernels_without_a_device_state_bytes_and_no_speed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, rows = run_quickly("kernels", workplace, capsys)
+    assert code == 0
+    if torch.cuda.is_available():
+        return
+    assert "needs a CUDA device" in str(rows[-1]["skipped"])
+    assert {row["unit"] for row in rows[:-1]} == {"MB a call"}
+    assert all(row["ratio"] > 1 for row in rows[:-1])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.cli import main
 
@@ -60,8 +62,12 @@ def test_status_has_the_promised_keys(encoded: Path, capsys: pytest.CaptureFixtu
     status = last_json(out)
     keys = ["rows", "ok", "failed", "pending", "shards", "shards_done", "codec", "latent_shape", "bytes", "failed_by_reason"]
     assert code == 0
-    assert list(status) == keys
+    assert list(status) == [*keys, "seconds_per_film", "workers", "images_per_second", "seconds_left"]
     assert (status["rows"], status["pending"], status["latent_shape"]) == (40, 0, [1, 8])
+    assert list(status["seconds_per_film"]) == ["decode", "encode", "metrics", "archive"]
+    assert (status["workers"], status["seconds_left"]) == (1, 0.0)
+    assert status["images_per_second"] == pytest.approx(1 / sum(status["seconds_per_film"].values()))
+    assert "seconds a film of a worker: decode" in run(capsys, "status", encoded)[1]
 
 
 def test_verify_tells_whole_from_damaged(encoded: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +147,11 @@ def test_too_many_failures_is_exit_one(small_films: Path, small_codec: Path, tmp
     [
         (["--refine-steps", "-1"], 2, "refine.steps must be 0 or more: -1"),
         (["--refine-steps", "many"], 2, "invalid int value"),
-        (["--loss", "lpips=1", "--refine-steps", "1"], 2, "lpips"),
+        (["--loss", "lpips=1", "--refine-steps", "1", "--weights", "no-such-folder"], 2, "alexnet-owt-7be5be79"),
+        (["--loss", "mse=1,moco=0.1", "--refine-steps", "1"], 2, "loss term moco needs films of 224 pixels or more a side, not: 32"),
+        (["--loss", "mse=1,beauty=1", "--refine-steps", "1"], 2, "unknown term"),
+        (["--refine-optimiser", "magic"], 2, "invalid choice"),
+        (["--refine-steps", "1", "--lpips-size", "-4"], 2, "refine.lpips_size must be 0 or more: -4"),
         (["--backend", "tensorrt"], 2, "tensorrt"),
         (["--fidelity", "lossless"], 2, "not available in this version"),
         (["--resume", "--overwrite"], 2, "exclude each other"),
@@ -172,11 +182,32 @@ def test_no_archive_is_one_clear_line(words: list[str], tmp_path: Path, capsys: 
     assert "none.zarr" in err
 
 
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [("cudagraphs", "needs a CUDA device"), ("tensorrt", "install latentray[tensorrt]")],
+    ids=["cudagraphs", "tensorrt"],
+)
+def test_a_backend_that_cannot_run_here_is_refused_before_anything_is_written(
+    small_films: Path, small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str, said: str
+) -> None:
+    if backend == "cudagraphs" and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    if backend == "tensorrt" and find_spec("torch_tensorrt"):
+        pytest.skip("this machine has torch-tensorrt")
+    archive = tmp_path / "a.zarr"
+    code, out, err = run(
+        capsys, "encode", small_films, "--archive", archive, "--codec", small_codec, "--workers", "0", "--backend", backend
+    )
+    assert (code, out, len(err.strip().splitlines())) == (2, "", 1), err
+    assert said in err
+    assert not archive.exists()
+
+
 def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
     verbs = ["encode", "status", "verify", "failures", "reconstruct", "metrics", "merge", "gc", "phantom", "train", "bench", "report"]
-    for verb in verbs:
+    for verb in (*verbs, "calibrate"):
         assert f"\n  {verb}" in out
         assert run(capsys, verb, "--help")[0] == 0
     assert run(capsys)[0] == 2

@@ -1,0 +1,50 @@
+"""What a codec's work costs, counted and not measured: floating-point operations of a film coded, made, or refined by a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine.encode.codec import Codec
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecCost:
+    """GFLOP a film, a multiply and an add being two: `encode` (0 without an encoder), `generate`, and `gradient`, a step of refinement by
+    resolution: the film, and the gradient of its loss in the code."""
+
+    encode: float
+    generate: float
+    gradient: dict[int, float]
+
+
+def codec_cost(codec: Codec) -> CodecCost:
+    """The matrix products and convolutions of one film through the networks, as they run (`Codec.frozen_generator`); a second's work.
+
+    What is not counted, norms and activations, is bound by memory and not by arithmetic. Perceptual terms of a loss come on top.
+    """
+    pixels = (1, 1, codec.recipe.resolution, codec.recipe.resolution)
+    heads = [codec.coarse[resolution] for resolution in sorted(codec.coarse)]
+    generators = {head.resolution: codec.frozen_generator(torch.float32, head=head) for head in heads}
+    generators[codec.recipe.resolution] = codec.frozen_generator(torch.float32)
+    steps = {resolution: _count(generator, (1, *codec.code_shape)) for resolution, generator in generators.items()}
+    return CodecCost(
+        encode=0.0 if codec.encoder is None else _count(codec.encoder, pixels)[0],
+        generate=steps[codec.recipe.resolution][0],
+        gradient={resolution: sum(both) for resolution, both in steps.items()},
+    )
+
+
+def _count(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
+    """GFLOP of a call, and of the gradient in its argument: shapes are followed, nothing is computed."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        rows = torch.empty(shape).requires_grad_()
+        with FlopCounterMode(display=False) as forward:
+            result = module(rows)
+        with FlopCounterMode(display=False) as backward:
+            torch.autograd.grad(result.float().sum(), rows)
+    return forward.get_total_flops() / 1e9, backward.get_total_flops() / 1e9
