@@ -30,6 +30,11 @@ from benchmarks.timing import spread
 from engine.encode.codec import load_codec
 
 NAME = "gpu"
+TIMED = {
+    "kernels": kernel_ops.TIMED,
+    "steps": "Timed: steps of one batch, all techniques in turns. Not timed: tracing, compiling, the parity gate (ready s).",
+    "time to quality": "Timed: whole refinements, until each film is at the loss at which the published loop left it. Not timed: as above.",
+}
 RESULTS = Path(__file__).resolve().parent / "results"
 BATCH, REPEATS = 32, 20
 STEPS_BAR, FLOOR_BAR, TIME_BAR = (Bar(bound=bound, sense="at least") for bound in (5.0, 0.5, 25.0))
@@ -52,7 +57,10 @@ def main(argv: Sequence[str]) -> int:
     for name, part in parts.items():
         found = list(part(args))
         rows += found
-        print(f"\n{name} ({perf_counter() - began:.0f} s since the start)\n{table(found)}", flush=True)
+        failed = sum(bool(row.failed) for row in found)
+        checks = f"{failed} of {len(found)} steps failed" if failed else "passed"
+        seconds = perf_counter() - began
+        print(f"\n{name} ({seconds:.0f} s since the start)\n{TIMED[name]}\nchecks: {checks}\n{table(found)}", flush=True)
     path = write_results(args.out / machine_folder(machine), machine, rows, quick=args.tiny)
     print(f"\nresults: {path}")
     return int(any(row.failed for row in rows))

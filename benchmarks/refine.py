@@ -58,7 +58,7 @@ def steps(options: Options) -> Iterator[Row]:
 def time_to_quality(options: Options) -> Iterator[Row]:
     """Until each film is at the loss at which the published loop left it; needs a codec that has learnt something."""
     step = "time to the same loss"
-    settings: dict[str, Any] = {"steps": PUBLISHED_STEPS, "batch": BATCH, "repeats": 6, "names": list(to_quality.ON_CPU), "device": "cpu"}
+    settings: dict[str, Any] = {"steps": PUBLISHED_STEPS, "batch": BATCH, "repeats": 2, "names": list(to_quality.ON_CPU), "device": "cpu"}
     if options.quick:
         settings |= {"steps": 12, "repeats": 2}
     try:

@@ -19,7 +19,7 @@ from benchmarks.to_quality import OwnTargets
 from engine.config import RefineConfig
 from engine.encode.fixed_batch import FixedBatch
 from engine.refine.descent import Film, Stage, refine
-from engine.refine.gradient import by_autograd
+from engine.refine.gradient_step import by_autograd
 from engine.refine.objective import Objective
 from engine.refine.optimisers import build_optimiser
 from engine.refine.schedule import Level
@@ -40,7 +40,7 @@ def rows(options: Options) -> Iterator[Row]:
     """The same films three ways."""
     settings: dict[str, Any] = {"channels": CHANNELS, "films": 96, "slots": 8, "most_steps": MOST_STEPS, "repeats": 3}
     if options.quick:
-        settings |= {"channels": CHANNELS[:3], "films": 12, "slots": 4, "most_steps": 40, "repeats": 2}
+        settings |= {"channels": CHANNELS[:3], "films": 12, "slots": 3, "most_steps": 20, "repeats": 2}
     say(f"slots: {settings['films']} films, {settings['slots']} at once")
     try:
         found = run_alone("benchmarks.slots:measure", **settings)

@@ -21,7 +21,7 @@ from engine.encode.compile import prepare
 from engine.encode.parity import Difference
 from engine.encode.precision import DTYPES, in_precision, without_gradients
 from engine.errors import LatentrayError
-from engine.refine.gradient import GradientStep, by_autograd
+from engine.refine.gradient_step import GradientStep, by_autograd
 from engine.refine.objective import Objective
 from engine.refine.optimisers import build_optimiser
 from engine.refiner import Refiner, build_refiner
@@ -125,7 +125,7 @@ def measure(*, channels: list[int], batch: int, repeats: int, names: list[str], 
     torch.manual_seed(0)
     codec = random_codec(tuple(channels)).to(find_device(device))
     problem = _problem(codec, batch, repeats + 1)
-    expected = by_autograd(codec.generator, problem.objective)(problem.start, problem.objective.features(problem.targets))[2]
+    expected = _expected(problem)
     ready: dict[str, Technique] = {}
     found: dict[str, Any] = {name: {} for name in ("seconds", "difference", "peak_gb", "loss", "skipped")}
     for name in names:
@@ -154,6 +154,15 @@ def _problem(codec: Codec, batch: int, steps: int) -> Problem:
         targets = torch.cat([codec.generate(part) for part in torch.split(others, ROWS_AT_ONCE)])
     objective = Objective((("mse", 1.0),)).to(codec.device)
     return Problem(codec=codec, objective=objective, targets=targets, start=random_codes(codec, batch, seed=3), steps=steps)
+
+
+def _expected(problem: Problem) -> Tensor:
+    """The gradient of each film's loss at the start, by autograd in eager float32."""
+    step = without_gradients(
+        in_precision(by_autograd(problem.codec.generator, problem.objective), problem.start.device, None), problem.start.device
+    )
+    pairs = zip(torch.split(problem.start, ROWS_AT_ONCE), torch.split(problem.targets, ROWS_AT_ONCE), strict=True)
+    return torch.cat([step(part, problem.objective.features(target))[2] for part, target in pairs])
 
 
 def _turn(technique: Technique, batch: int, turn: int) -> int:

@@ -23,7 +23,7 @@ from engine.errors import BackendError
 from engine.networks.coarse import Head
 from engine.refine.build_objective import Mode, WeightSource, build_objective, describe_weights
 from engine.refine.descent import Film, Stage, refine
-from engine.refine.gradient import GradientStep, by_autograd, export_gradient, trace_gradient
+from engine.refine.gradient_step import GradientStep, by_autograd
 from engine.refine.objective import Objective
 from engine.refine.schedule import Level, plan_levels
 from kernels.dispatch import references_only
@@ -128,6 +128,8 @@ def _graph(
     key: dict[str, Any],
 ) -> nn.Module:
     """The one graph of the gradient; for TensorRT exported, without operators of ours, and kept in the cache for the next start."""
+    from engine.refine.gradient import export_gradient, trace_gradient  # here: it loads much of torch, which eager does without
+
     device = examples[0].device
 
     def traced() -> fx.GraphModule:

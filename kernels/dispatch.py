@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 Impl = Literal["auto", "kernel", "reference"]
@@ -51,8 +50,6 @@ def use_kernel(x: Tensor, impl: Impl, *, obstacle: str | None = None) -> bool:
     return obstacle is None and (impl == "kernel" or x.is_cuda)
 
 
-# A compiled graph need not look into the environment: the answer does not change in a process.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _obstacle_on(device_type: str) -> str | None:
     """Why no kernel runs on devices of this type here, or None."""
     if find_spec("triton") is None:
@@ -60,3 +57,8 @@ def _obstacle_on(device_type: str) -> str | None:
     if device_type == "cuda" or (device_type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         return None
     return f"kernels run on CUDA, and on the CPU only with TRITON_INTERPRET=1; take impl='reference' for tensors on: {device_type}"
+
+
+# A compiled graph need not look into the environment: the answer does not change in a process. It is what the decorator
+# `torch.compiler.assume_constant_result` sets, which would load the whole compiler for everyone who imports an op.
+_obstacle_on._dynamo_marked_constant = True  # type: ignore[attr-defined]

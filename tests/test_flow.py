@@ -22,7 +22,7 @@ from engine.networks.coarse import fit_heads, heads_to_tensors
 from engine.networks.registry import build_network
 from engine.recipe import PixelRecipe
 from engine.records import ImageRef, PixelBatch, Shard, SourceInfo, Status
-from engine.refine.gradient import Found, GradientStep
+from engine.refine.gradient_step import Found, GradientStep
 from engine.rows import RowTable
 from engine.stage_clock import StageClock
 

@@ -26,7 +26,7 @@ from engine.networks.pggan import PgganGenerator, PgganSettings
 from engine.recipe import PixelRecipe
 from engine.refine.build_objective import WeightSource, build_objective
 from engine.refine.descent import Film
-from engine.refine.gradient import Found, GradientStep, by_autograd
+from engine.refine.gradient_step import Found, GradientStep, by_autograd
 from engine.refiner import build_refiner, weight_source
 
 SIZE = 32

@@ -218,6 +218,7 @@ def _load(files: Mapping[str, bytes]) -> Codec:
         mean=_mean(spec, tensors),
         digest=codec_digest({CODEC_JSON: sha256(files[CODEC_JSON])} | spec.files()),
         coarse=_coarse(spec, tensors, generator),
+        metric=_metric(spec, tensors),
     )
 
 

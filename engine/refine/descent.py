@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.config import RefineConfig
 from engine.networks.coarse import shrink
-from engine.refine.gradient import GradientStep
+from engine.refine.gradient_step import GradientStep
 from engine.refine.kept import REASONS, Kept
 from engine.refine.optimisers import build_optimiser
 from engine.refine.schedule import Level
@@ -97,7 +97,7 @@ class _State:
         self._coarse = torch.zeros_like(self._latents)  # the codes that films came with, until their starts have been weighed
         self._features: tuple[Tensor, ...] | None = None
         self._kept = Kept(self._latents, budget=stage.level.steps)
-        self._optimiser = build_optimiser(cfg.optimiser, self._latents, lr=cfg.lr, metric=stage.metric)
+        self._optimiser = build_optimiser(cfg.optimiser, self._latents, lr=cfg.lr * stage.level.rate, metric=stage.metric)
 
     @torch.inference_mode(False)
     @torch.no_grad()

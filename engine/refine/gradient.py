@@ -1,8 +1,7 @@
-"""The gradient of the summed loss with respect to codes: by autograd, and as one graph of forward operators that any backend can run."""
+"""The gradient of the summed loss with respect to codes as one graph of forward operators, which any backend can run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,29 +15,8 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from engine.errors import BackendError
 from engine.refine.forward_only import is_backward, rules
 from engine.refine.gradient_graph import drop_detach, fold_weights, name_upsampling
+from engine.refine.gradient_step import Features, by_autograd
 from engine.refine.resizing import WholeOperators
-
-Features = tuple[Tensor, ...]  # what an objective keeps of its targets; each tensor has one entry an image in dimension 0
-Found = tuple[Tensor, Tensor, Tensor]
-GradientStep = Callable[[Tensor, Features], Found]  # codes [n, *shape] -> loss [n], MSE [n], gradient of the summed loss [n, *shape]
-
-
-def by_autograd(generate: Callable[[Tensor], Tensor], objective: Callable[[Tensor, Features], tuple[Tensor, Tensor]]) -> GradientStep:
-    """The gradient as torch computes it: right for any differentiable `generate`, and what the graph below is held against.
-
-    `generate`: codes [n, *shape] -> pixels [n, 1, R, R]; `objective`: pixels and features -> loss [n] and MSE [n]. The sum may well be
-    NaN: its gradient is 1 for each loss all the same, so nothing passes from one image to another. Codes may come from inference mode;
-    what is returned takes part in no further gradient.
-    """
-
-    def step(latents: Tensor, features: Features) -> Found:
-        with torch.inference_mode(False), torch.enable_grad():
-            codes = (latents.clone() if latents.is_inference() else latents.detach()).requires_grad_(True)
-            loss, mse = objective(generate(codes), features)
-            (gradient,) = torch.autograd.grad(loss.sum(), codes)
-        return loss.detach(), mse.detach(), gradient
-
-    return step
 
 
 def trace_gradient(generate: nn.Module, objective: nn.Module, latents: Tensor, features: Features) -> fx.GraphModule:

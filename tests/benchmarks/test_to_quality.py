@@ -11,7 +11,7 @@ from benchmarks.random_codec import random_codec, random_codes
 from benchmarks.to_quality import PUBLISHED, REACHED, OwnTargets, measure
 from engine.config import RefineConfig
 from engine.refine.descent import Film, Stage, refine
-from engine.refine.gradient import by_autograd
+from engine.refine.gradient_step import by_autograd
 from engine.refine.objective import Objective
 from engine.refine.schedule import Level
 

@@ -21,7 +21,8 @@ from engine.errors import BackendError
 from engine.networks.convnext import ConvNextEncoder, ConvNextSettings
 from engine.networks.pca import PcaEncoder, PcaGenerator, PcaSettings
 from engine.networks.pggan import PgganGenerator, PgganSettings
-from engine.refine.gradient import Features, by_autograd, trace_gradient
+from engine.refine.gradient import trace_gradient
+from engine.refine.gradient_step import Features, by_autograd
 
 Build = Callable[[], nn.Module]
 CODE, SIZE = (1, 5), 8

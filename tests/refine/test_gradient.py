@@ -14,7 +14,8 @@ from engine.encode.codec import Generate
 from engine.errors import BackendError
 from engine.networks.pca import PcaGenerator, PcaSettings
 from engine.networks.pggan import PgganGenerator, PgganSettings
-from engine.refine.gradient import Features, by_autograd, export_gradient, trace_gradient
+from engine.refine.gradient import export_gradient, trace_gradient
+from engine.refine.gradient_step import Features, by_autograd
 
 SIZE = 16
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from engine.refine.schedule import LEAST_FINE_STEPS, Level, plan_levels
+from engine.refine.schedule import LEAST_FINE_STEPS, RATE_AFTER_COARSE, Level, plan_levels
 
 PYRAMID = (4, 8, 16, 32, 64, 128, 256, 512)
 
 
 def test_most_steps_are_coarse_at_an_eighth_of_the_side() -> None:
-    assert plan_levels(100, full=1024, coarse=PYRAMID) == [Level(resolution=128, steps=80), Level(resolution=1024, steps=20)]
-    assert plan_levels(20, full=1024, coarse=PYRAMID) == [Level(resolution=128, steps=16), Level(resolution=1024, steps=4)]
+    assert plan_levels(100, full=1024, coarse=PYRAMID) == [
+        Level(resolution=128, steps=80),
+        Level(resolution=1024, steps=20, rate=RATE_AFTER_COARSE),
+    ]
+    assert plan_levels(20, full=1024, coarse=PYRAMID) == [
+        Level(resolution=128, steps=16),
+        Level(resolution=1024, steps=4, rate=RATE_AFTER_COARSE),
+    ]
 
 
 @pytest.mark.parametrize("steps", [1, 2 * LEAST_FINE_STEPS])
@@ -27,8 +33,9 @@ def test_without_a_useful_coarse_level_all_steps_are_fine(coarse: tuple[int, ...
 @pytest.mark.parametrize(
     ("full", "coarse", "chosen"),
     [
-        (128, PYRAMID, 16),
-        (64, PYRAMID, 16),  # an eighth would be 8, which says too little
+        (128, PYRAMID, 32),  # an eighth would be 16, which says too little
+        (64, PYRAMID, 32),
+        (64, (16,), 16),
         (1024, (64, 512), 64),  # as ratios, half an eighth is nearer than four eighths
         (1024, (64, 256), 64),  # as near as one another: the cheaper one
         (1024, (512,), 512),
