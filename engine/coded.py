@@ -43,6 +43,10 @@ class CodedBatch:
             )
             yield replace(single, start=self.start[one], kept=kept)
 
+    def on_its_own(self) -> CodedBatch:
+        """The same in memory of its own: a film that takes long must not hold those that it was decoded with."""
+        return replace(self, pixels=self.pixels.clone(), films=None if self.films is None else self.films.clone())
+
     def to_film(self) -> Film:
         """A batch of one as refinement takes it; its key is the row."""
         (ref,) = self.refs

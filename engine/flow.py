@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine import metrics
+from engine.archive.root import fingerprint_parts
 from engine.archive.writer import ShardWriter
 from engine.coded import CodedBatch, Guarded
 from engine.config import EngineConfig
@@ -21,15 +22,19 @@ from engine.decode.ahead import DecodeAhead
 from engine.decode.choose import Decoder, build_decoder
 from engine.encode.codec import Codec, load_codec
 from engine.encode.compile import Prepared, prepare
+from engine.errors import FingerprintMismatch
 from engine.records import Failure, ImageRef, PixelBatch, Shard, ShardReceipt, Status
 from engine.refine.descent import Film
-from engine.refiner import Refiner, build_refiner
+from engine.refiner import Refiner, build_refiner, weights_of
 from engine.rows import RowTable
 from engine.source.opening import read_bytes
 from engine.stage_clock import StageClock
 from engine.workload import film_gigaflops
 
 log = logging.getLogger(__name__)
+
+# Never a film's fault, and each call after it fails as well: the shard is left to another attempt, and then to another machine.
+MACHINE_FAULTS = (torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 class Flow:
@@ -129,8 +134,8 @@ class Flow:
         def films() -> Iterator[Film]:
             for batch in coded:
                 for one in batch.apart():
-                    flying[one.refs[0].row] = one
-                    yield one.to_film()
+                    flying[one.refs[0].row] = one.on_its_own()
+                    yield flying[one.refs[0].row].to_film()
 
         ended: list[CodedBatch] = []
         for film in clock.timed("refine", self._tried(refiner, films(), flying, rows)):
@@ -147,7 +152,7 @@ class Flow:
         while not source.is_over:
             try:
                 yield from refiner.run(source, at_most=rows.num_rows)
-            except torch.OutOfMemoryError:  # the machine's fault, never a film's
+            except MACHINE_FAULTS:
                 raise
             except Exception:
                 if source.error is not None:  # not the refinement: what it takes its films from
@@ -163,7 +168,7 @@ class Flow:
         """Does the work on a batch, and where it raises, on each film alone. The one boundary: what a film does alone becomes its row."""
         try:
             work(batch)
-        except torch.OutOfMemoryError:  # the machine's fault, never a film's
+        except MACHINE_FAULTS:
             raise
         except Exception as error:
             if len(batch.refs) == 1:
@@ -222,6 +227,8 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
     With `write` False the flow can only `rehearse`, and no archive need exist.
     """
     codec = load_codec(cfg.codec)
+    if write:
+        _check_codec(cfg, codec)
     work = cfg.films * film_gigaflops(codec, cfg.refine) if cfg.films else 0.0
     prepared = prepare(codec, backend=cfg.backend, precision=cfg.precision, batch_size=cfg.batch_size, gigaflops=work)
     refiner = build_refiner(prepared, cfg.refine) if cfg.refine.steps else None
@@ -233,3 +240,16 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
         film_size=None if cfg.metrics == "none" else cfg.film_size,
     )
     return Flow(cfg, codec=codec, prepared=prepared, refiner=refiner, decoder=decoder, writer=ShardWriter(cfg.archive) if write else None)
+
+
+def _check_codec(cfg: EngineConfig, codec: Codec) -> None:
+    """Raises FingerprintMismatch where this worker found another codec, or other weights of the loss, than the archive was begun with.
+
+    It may run on another machine, or long after: a codec directory can be replaced, and weights are looked for where it runs.
+    """
+    parts = fingerprint_parts(cfg.archive)
+    found = {"codec": codec.digest, "weights of the loss": weights_of(cfg.refine) if cfg.refine.steps else {}}
+    begun = {"codec": parts["codec"]["digest"], "weights of the loss": parts["refine"].get("perceptual", {})}
+    other = [name for name in found if found[name] != begun[name]]
+    if other:
+        raise FingerprintMismatch(f"a worker found other files than the archive was begun with ({', '.join(other)}): {cfg.archive}")

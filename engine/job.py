@@ -142,7 +142,13 @@ def check_request(job: JobConfig, codec: Codec) -> None:
         raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
     if not codec.has_encoder and refine.steps == 0:
         raise CodecError(f"codec has no encoder, so every code would be the mean; ask for --refine-steps 1 or more: {codec.name}")
-    check_backend(job.engine.backend)
+    if not (job.address or os.environ.get("RAY_ADDRESS")):  # elsewhere workers have other machines, and refuse before they take work
+        check_backend(job.engine.backend)
+    if refine.steps and job.engine.precision == "fp16":
+        raise ConfigError("refinement needs --precision fp32, bf16 or auto: a pixel's share of a loss is less than fp16 can hold: fp16")
+    folder = refine.perceptual_weights
+    if folder not in ("", "download", "random") and not Path(folder).is_dir():
+        raise ConfigError(f"there is no such folder of weights: {folder}")
     if refine.steps or job.loss:
         check_loss(refine.loss, target_mse=refine.target_mse)
         check_objective(refine.loss, resolution=codec.recipe.resolution, lpips_net=refine.lpips_net, lpips_size=refine.lpips_size)

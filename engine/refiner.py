@@ -17,11 +17,10 @@ from engine.encode.codec import Codec
 from engine.encode.compile import Prepared, judge
 from engine.encode.graph_cache import cached_program
 from engine.encode.parity import GRADIENT_LIMITS, LIMITS, Difference, probe_latents
-from engine.encode.precision import DTYPES, in_precision, without_gradients
-from engine.encode.precision import precision as precision_of
+from engine.encode.precision import DTYPES, computing_in, in_precision, without_gradients
 from engine.errors import BackendError
 from engine.networks.coarse import Head
-from engine.refine.build_objective import Mode, WeightSource, build_objective, describe_weights
+from engine.refine.build_objective import Mode, WeightSource, build_objective, describe_weights, least_side
 from engine.refine.descent import Film, Stage, refine
 from engine.refine.gradient_step import GradientStep, by_autograd
 from engine.refine.objective import Objective
@@ -60,14 +59,26 @@ def build_refiner(prepared: Prepared, cfg: RefineConfig) -> Refiner:
     objective = build_objective(
         cfg.loss, resolution=codec.recipe.resolution, lpips_net=cfg.lpips_net, lpips_size=cfg.lpips_size, source=weight_source(cfg)
     ).to(prepared.device)
-    levels = plan_levels(cfg.steps, full=codec.recipe.resolution, coarse=sorted(codec.coarse) if cfg.coarse else ())
-    weights = describe_weights(cfg.loss, lpips_net=cfg.lpips_net, source=weight_source(cfg))
+    levels = levels_of(codec, cfg)
+    weights = weights_of(cfg)
     stages, parity = [], {}
     for level in levels:
         built, figures = _build_level(prepared, objective, level, weights=weights)
         stages.append(built)
         parity[str(level.resolution)] = figures
     return Refiner(stages=tuple(stages), cfg=cfg, prepared=prepared, parity=parity)
+
+
+def levels_of(codec: Codec, cfg: RefineConfig) -> list[Level]:
+    """The levels of a refinement of this codec, at least one step long: coarse ones where it has heads and a term of the loss works."""
+    least = least_side(cfg.loss, lpips_net=cfg.lpips_net)
+    coarse = [resolution for resolution in sorted(codec.coarse) if resolution >= least] if cfg.coarse else []
+    return plan_levels(cfg.steps, full=codec.recipe.resolution, coarse=coarse)
+
+
+def weights_of(cfg: RefineConfig) -> dict[str, dict[str, Any]]:
+    """Which weights the terms of the loss get on this machine, for the fingerprint. Raises ConfigError as `describe_weights`."""
+    return describe_weights(cfg.loss, lpips_net=cfg.lpips_net, source=weight_source(cfg))
 
 
 def weight_source(cfg: RefineConfig) -> WeightSource:
@@ -133,7 +144,7 @@ def _graph(
     device = examples[0].device
 
     def traced() -> fx.GraphModule:
-        with precision_of(device, DTYPES[precision]):
+        with computing_in(device, DTYPES[precision]):
             return trace_gradient(generator, objective, *examples)
 
     def exported() -> ExportedProgram:
@@ -193,7 +204,7 @@ def _features(prepared: Prepared, objective: Objective, precision: str) -> Calla
     """`objective.features` in this precision, in whatever types its networks give."""
 
     def features(targets: Tensor) -> tuple[Tensor, ...]:
-        with torch.no_grad(), precision_of(prepared.device, DTYPES[precision]):
+        with torch.no_grad(), computing_in(prepared.device, DTYPES[precision]):
             return objective.features(targets.to(prepared.device))
 
     return features

@@ -84,7 +84,7 @@ def _time_level(at: int, refiner: Refiner, prepared: Prepared, count: int) -> Le
 
 
 def _two_evaluations(stage: Stage, refiner: Refiner, prepared: Prepared, count: int, *, moved: bool) -> tuple[float, float, float]:
-    """Seconds until the first evaluation begins, until the last one begins, and until the films have ended."""
+    """Seconds until the films' own codes are evaluated, until the last evaluation begins, and until the films have ended."""
     now = _clock(prepared.device)
     begun: list[float] = []
 
@@ -95,13 +95,13 @@ def _two_evaluations(stage: Stage, refiner: Refiner, prepared: Prepared, count: 
     codes = probe_latents(prepared.codec, count)
     pixels = prepared.generate(-codes)  # the films of other codes
     films = [
-        Film(key=at, pixels=pixels[at], start=codes[at], code=codes[at].clone() if moved else codes[at]) for at in range(count)
-    ]  # a code that is not its start is weighed again at full size
+        Film(key=at, pixels=pixels[at], start=codes[at], code=codes[at], steps=int(moved)) for at in range(count)
+    ]  # the start of a code that a coarser level left is weighed first
     short = replace(stage, level=replace(stage.level, steps=1), gradient=watched)
     start = now()
     with torch.inference_mode(False):
         list(refine(films, [short], prepared.project, replace(refiner.cfg, target_mse=0.0, patience=0), slots=prepared.batch_size))
-    return begun[0] - start, begun[-1] - start, now() - start
+    return begun[int(moved)] - start, begun[-1] - start, now() - start
 
 
 def _clock(device: torch.device) -> Callable[[], float]:

@@ -9,7 +9,7 @@ from engine.encode.codec import Codec
 from engine.encode.cost import codec_cost
 from engine.errors import ConfigError
 from engine.refine.build_objective import check_objective, loss_gflop
-from engine.refine.schedule import plan_levels
+from engine.refiner import levels_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def film_work(codec: Codec, cfg: RefineConfig, *, metrics: bool = False) -> Film
     """What coding one film costs, refined to the end of its budget; with `metrics` also the films that quality is measured on."""
     cost = codec_cost(codec)
     full = codec.recipe.resolution
-    planned = plan_levels(cfg.steps, full=full, coarse=sorted(codec.coarse) if cfg.coarse else ()) if cfg.steps else []
+    planned = levels_of(codec, cfg) if cfg.steps else []
     levels = []
     for level in planned:
         loss = _loss_work(cfg, level.resolution)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
+from shutil import which
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -54,6 +55,8 @@ def _obstacle_on(device_type: str) -> str | None:
     """Why no kernel runs on devices of this type here, or None."""
     if find_spec("triton") is None:
         return "kernels need the package triton; install it or take impl='reference'"
+    if device_type == "cuda" and not any(map(which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "kernels need a C compiler on CUDA, with which Triton builds their launchers; install gcc or take impl='reference'"
     if device_type == "cuda" or (device_type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         return None
     return f"kernels run on CUDA, and on the CPU only with TRITON_INTERPRET=1; take impl='reference' for tensors on: {device_type}"

@@ -143,9 +143,10 @@ def test_a_gradient_that_always_raises_is_not_the_films_fault(flow: Flow) -> Non
         run(with_gradient(flow, raises_at(lambda target: True, ValueError("broken"))), batches())
 
 
-def test_a_full_memory_is_never_a_films_fault(flow: Flow) -> None:
-    with pytest.raises(torch.OutOfMemoryError):
-        run(with_gradient(flow, raises_at(is_white, torch.OutOfMemoryError("full"))), batches())
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), torch.AcceleratorError("an illegal memory access")])
+def test_a_fault_of_the_machine_is_never_a_films(flow: Flow, error: Exception) -> None:
+    with pytest.raises(type(error)):
+        run(with_gradient(flow, raises_at(is_white, error)), batches())
 
 
 def test_an_error_of_the_source_is_not_blamed_on_refinement(flow: Flow, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from engine import encode_dataset
-from engine.errors import ConfigError, FingerprintMismatch
-from engine.job import JobConfig, decide, fingerprint_of, job_config, with_films
+from engine.calibrate import calibrate_codec
+from engine.errors import BackendError, ConfigError, FingerprintMismatch
+from engine.flow import build_flow
+from engine.job import JobConfig, decide, fingerprint_of, job_config, open_job, with_films
 from engine.refine.weight_files import FILES
 from tests.small_pggan import make_pggan_codec
 
@@ -110,3 +112,27 @@ def test_a_run_without_refinement_goes_on_whatever_refinement_would_have_been(sm
 def test_films_are_dealt_out_among_workers(codec: Path) -> None:
     engine = job_of(codec).engine
     assert [with_films(engine, 10, workers).films for workers in (0, 1, 3)] == [10, 10, 4]
+
+
+def test_half_precision_that_cannot_hold_a_gradient_is_refused(codec: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs --precision fp32, bf16 or auto.*: fp16"):
+        decide(job_of(codec, precision="fp16"), tmp_path)
+
+
+def test_a_folder_of_weights_that_is_not_there_is_refused_whatever_the_loss(codec: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such folder of weights: .*nowhere"):
+        decide(job_of(codec, weights=str(tmp_path / "nowhere")), tmp_path)
+
+
+def test_a_backend_of_other_machines_is_theirs_to_refuse(codec: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="cudagraphs needs a CUDA device"):
+        decide(job_of(codec, backend="cudagraphs"), tmp_path)
+    decide(job_of(codec, backend="cudagraphs", address="auto"), tmp_path)
+
+
+def test_a_worker_that_finds_another_codec_does_no_work(codec: Path) -> None:
+    with open_job(job_of(codec)) as (job, _):
+        calibrate_codec(codec, films=16)
+        with pytest.raises(FingerprintMismatch, match=r"other files than the archive was begun with \(codec\)"):
+            build_flow(job.engine)
+        build_flow(job.engine, write=False).close()

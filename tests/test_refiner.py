@@ -20,14 +20,15 @@ from engine.encode.compile import Prepared, prepare
 from engine.encode.parity import GRADIENT_LIMITS, LIMITS
 from engine.encode.precision import without_gradients
 from engine.errors import BackendError, ConfigError
-from engine.networks.coarse import fit_heads
+from engine.networks.coarse import fit_heads, shrink
 from engine.networks.pca import PcaGenerator, PcaSettings
 from engine.networks.pggan import PgganGenerator, PgganSettings
 from engine.recipe import PixelRecipe
 from engine.refine.build_objective import WeightSource, build_objective
 from engine.refine.descent import Film
 from engine.refine.gradient_step import Found, GradientStep, by_autograd
-from engine.refiner import build_refiner, weight_source
+from engine.refine.schedule import RATE_AFTER_COARSE
+from engine.refiner import build_refiner, levels_of, weight_source
 
 SIZE = 32
 CODE = (1, 16)
@@ -122,10 +123,38 @@ def test_heads_are_not_used_where_they_are_not_wanted_or_do_not_pay() -> None:
         assert [stage.level.resolution for stage in build_refiner(prepared, cfg).stages] == [32]
 
 
+def test_a_film_that_diverges_at_a_coarse_level_ends_so() -> None:
+    codec = pggan()
+    films, refiner = films_of(codec, 6), build_refiner(ready(codec), CFG)
+    coarse = refiner.stages[0]
+    marked = coarse.features(shrink(films[2].pixels[None], coarse.level.resolution))[0]
+
+    def breaks(latents: Tensor, features: tuple[Tensor, ...]) -> Found:
+        loss, mse, gradient = coarse.gradient(latents, features)
+        is_marked = (features[0] == marked).flatten(1).all(1)
+        return loss, mse, torch.where(is_marked.reshape(-1, 1, 1), torch.nan, gradient)
+
+    broken = replace(refiner, stages=(replace(coarse, gradient=breaks), *refiner.stages[1:]))
+    expected = {film.key: film for film in refiner.run(films)}
+    for film in broken.run(films):
+        if film.key == 2:
+            assert (film.stop, film.steps) == ("diverged", 0)
+            assert torch.equal(film.code, film.start)
+            assert film.loss == film.loss_initial == expected[2].loss_initial
+        else:
+            assert torch.equal(film.code, expected[film.key].code)
+
+
+def test_a_level_where_no_term_of_the_loss_works_is_left_out() -> None:
+    codec = pggan()
+    assert [level.resolution for level in levels_of(codec, replace(CFG, loss=(("mse", 1.0), ("moco", 0.1))))] == [16, 32]
+    assert [level.resolution for level in levels_of(codec, replace(CFG, loss=(("moco", 1.0),)))] == [32]
+
+
 def test_a_head_that_is_wrong_costs_no_quality() -> None:
     codec = pggan()
     films = films_of(codec, 5)
-    fine = build_refiner(ready(codec), replace(CFG, coarse=False, steps=4))
+    fine = build_refiner(ready(codec), replace(CFG, coarse=False, steps=4, lr=CFG.lr * RATE_AFTER_COARSE))
     expected = {film.key: film for film in fine.run(films)}
     codec.coarse = {16: replace(codec.coarse[16], weight=-codec.coarse[16].weight, bias=-codec.coarse[16].bias)}
     for film in build_refiner(ready(codec), CFG).run(films):  # which has four fine steps as well
@@ -164,6 +193,7 @@ def test_works_in_inference_mode_and_leaves_it_as_it_was() -> None:
 
 def test_films_are_not_mixed_up_with_perceptual_terms_on_top() -> None:
     codec = pggan(size=64)
+    codec.coarse = {16: codec.coarse[16]}
     cfg = replace(CFG, loss=(("mse", 1.0), ("lpips", 0.8)), perceptual_weights="random")
     refiner = build_refiner(ready(codec), cfg)
     assert [stage.level.resolution for stage in refiner.stages] == [16, 64]  # alex has nothing left at 16: mse alone

@@ -260,6 +260,9 @@ def _metric(spec: CodecSpec, tensors: Mapping[str, dict[str, Tensor]]) -> Tensor
     metric = None if spec.coarse is None else tensors[spec.coarse.weights].get(METRIC)
     if metric is not None and (metric.dim() != 2 or metric.shape[1] != math.prod(spec.code.shape)):
         raise CodecError(f"{METRIC} in {spec.coarse.weights} must be [k, {math.prod(spec.code.shape)}]: {list(metric.shape)}")  # type: ignore
+    # 1 - M'M must be positive; what is beyond would send every step the wrong way
+    if metric is not None and not (metric.isfinite().all() and torch.linalg.matrix_norm(metric, 2) <= 1 + 1e-4):
+        raise CodecError(f"{METRIC} in {spec.coarse.weights} must be finite and of norm 1 at most")  # type: ignore[union-attr]
     return metric
 
 

@@ -7,12 +7,16 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+
+import engine
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +39,14 @@ def cached_program(build: Callable[[], ExportedProgram], *, key: dict[str, Any],
     """The exported graph for `key` from the cache, or from `build`, which is then kept there.
 
     `key` is everything that the graph depends on, such as codec digest, loss, resolution, precision and device, as plain JSON values;
-    the version of torch is added. A file that cannot be loaded, or is of another key, costs one warning and is replaced; a cache that
-    cannot be written costs one warning. Reading unpickles (`torch.export.load`), hence `cache_folder`.
+    torch's version and a digest of the sources that are traced are added. A file that cannot be loaded, or is of another key, costs one
+    warning and is replaced; a cache that cannot be written costs one warning. Reading unpickles (`torch.export.load`), hence
+    `cache_folder`.
 
     It pays for what needs an exported graph, and not for tracing alone: the gradient of a 23 M generator at 1024x1024 took 4.1 s to
     trace and 6.4 s to export, 1.7 s to save and 5.1 s to load (two busy cores).
     """
-    name = ",".join(f"{part}={key[part]!r}" for part in sorted(key)) + f",torch={torch.__version__}"
+    name = ",".join(f"{part}={key[part]!r}" for part in sorted(key)) + f",torch={torch.__version__},sources={_sources()}"
     try:
         path = cache_folder("graphs", root=root) / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.pt2"
     except OSError as error:
@@ -59,6 +64,16 @@ def cached_program(build: Callable[[], ExportedProgram], *, key: dict[str, Any],
     except OSError as error:
         log.warning("graph cannot be kept for the next run (%s): %s", error.strerror or error, path)
     return program
+
+
+@cache
+def _sources() -> str:
+    """The sha256 of the code that decides a graph: another version of it makes another."""
+    digest = hashlib.sha256()
+    for room in ("networks", "refine"):
+        for file in sorted((Path(engine.__path__[0]) / room).glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def check_own(path: Path) -> None:
@@ -80,13 +95,20 @@ def _load(path: Path, name: str) -> ExportedProgram:
 
 
 def _save(program: ExportedProgram, path: Path, name: str) -> None:
-    """Beside, then in place: another process sees the whole file or none."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    with replaced(path) as scratch, scratch.open("wb") as file, warnings.catch_warnings():
+        # weights in channels-last order are no whole tensors to torch, which then keeps their storage; that is what we want
+        warnings.filterwarnings("ignore", message="No complete tensor found in the group")
+        torch.export.save(program, file, extra_files={"key": name})
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file of this process alone to write to, which takes the place of `path` at the end: others see a whole file or none."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")  # mode 0600
+    os.close(handle)
+    scratch = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file, warnings.catch_warnings():
-            # weights in channels-last order are no whole tensors to torch, which then keeps their storage; that is what we want
-            warnings.filterwarnings("ignore", message="No complete tensor found in the group")
-            torch.export.save(program, file, extra_files={"key": name})
-        os.replace(scratch, path)
+        yield scratch
+        scratch.replace(path)
     finally:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)

@@ -17,13 +17,13 @@ def in_precision(run: Callable[..., Any], device: torch.device, dtype: torch.dty
     """`run` under autocast to `dtype`, or in whole float32 where that is None; its results, tensors or tuples of them, in float32."""
 
     def call(*rows: Any) -> Any:
-        with precision(device, dtype):
+        with computing_in(device, dtype):
             return tree_map(Tensor.float, run(*rows))
 
     return call
 
 
-def precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+def computing_in(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
     """Autocast to `dtype` on `device`, or whole float32 where that is None."""
     return whole_float32() if dtype is None else torch.autocast(device.type, dtype=dtype)
 

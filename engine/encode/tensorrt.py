@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from engine.encode.converters import unconvertible
-from engine.encode.graph_cache import cache_folder, check_own
+from engine.encode.graph_cache import cache_folder, check_own, replaced
 from engine.encode.precision import DTYPES
 from engine.errors import BackendError
 
@@ -194,14 +194,12 @@ def _load(torch_tensorrt: Any, path: Path) -> Any:
 
 def _save(torch_tensorrt: Any, engines: Any, path: Path, program: ExportedProgram) -> None:
     """Beside, then in place. Engines that cannot be saved are built anew by the next run, and work in this one."""
-    scratch = path.with_suffix(".part")
     try:
-        torch_tensorrt.save(engines, str(scratch), output_format="exported_program", arg_inputs=list(program.example_inputs[0]))
-        scratch.chmod(0o600)  # `check_own` would refuse what others may write
-        scratch.replace(path)
+        with replaced(path) as scratch:
+            torch_tensorrt.save(engines, str(scratch), output_format="exported_program", arg_inputs=list(program.example_inputs[0]))
+            scratch.chmod(0o600)  # `check_own` would refuse what others may write
     except Exception as error:
         log.warning("engines cannot be kept for the next run (%s): %s", _first_line(error), path)
-        scratch.unlink(missing_ok=True)
 
 
 def _host_name(device: torch.device) -> str:

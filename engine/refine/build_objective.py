@@ -67,6 +67,11 @@ def check_objective(loss: Loss, *, resolution: int, lpips_net: FeatureNet = "ale
     _without_weights(loss, lpips_net, lpips_size).check_side(resolution)
 
 
+def least_side(loss: Loss, *, lpips_net: FeatureNet = "alex") -> int:
+    """The smallest films, in pixels a side, that a coarser level can be refined on: where `Objective.at` has a term left."""
+    return min(_without_weights(loss, lpips_net, 0).least_sides().values())
+
+
 def describe_weights(loss: Loss, *, lpips_net: FeatureNet = "alex", source: WeightSource = FROM_FILES) -> dict[str, dict[str, Any]]:
     """Which weights the terms of `loss` get, for a fingerprint: by term, the network and each part's "sha256:..." or "random:seed".
 

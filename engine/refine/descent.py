@@ -115,7 +115,8 @@ class _State:
         self._latents[rows] = torch.stack([film.start for _, film in came]).to(device)
         self._coarse[rows] = torch.stack([film.code for _, film in came]).to(device)
         self._optimiser.start(rows)
-        self._kept.start(rows, torch.tensor([film.steps for _, film in came], dtype=torch.int32, device=device))
+        steps = torch.tensor([film.steps for _, film in came], dtype=torch.int32, device=device)
+        self._kept.start(rows, steps, torch.tensor([film.stop == "diverged" for _, film in came], device=device))
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -131,7 +132,7 @@ class _State:
         active = torch.zeros(count, dtype=torch.bool, device=device)
         active[torch.tensor(busy, device=device)] = True
         found = self._kept.weigh(self._latents, loss, mse, gradient, active, self._cfg)
-        stops = found.verdict.tolist()  # the one wait for the device in a step
+        stops = found.verdict.tolist()  # the wait for the device in a step
         going = active & (found.verdict == 0)
         moves = going & ~found.takes_coarse & ~found.falls_back
         proposed = self._project(self._optimiser.step(self._latents, loss, gradient, moves))

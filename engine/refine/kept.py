@@ -43,10 +43,15 @@ class Kept:
         self.loss, self.mse, self.loss_initial, self._milestone = (unknown.clone() for _ in range(4))
         self.steps, self._milestone_at, self._at, self._before = (zeros.clone() for _ in range(4))
         self._first = zeros.clone()  # the evaluation from which the descent goes on: 0, or 1 after a coarser level, 2 after a fall back
+        self._is_over = torch.zeros(len(like), dtype=torch.bool, device=like.device)
         self._budget = budget
 
-    def start(self, rows: Tensor, before: Tensor) -> None:
-        """The slots `rows` [k] get films whose codes are `before` [k] int32 steps away from their starts; nothing else is known of them."""
+    def start(self, rows: Tensor, before: Tensor, is_over: Tensor) -> None:
+        """The slots `rows` [k] get films whose codes are `before` [k] int32 steps away from their starts; nothing else is known of them.
+
+        Those with `is_over` [k] diverged at a coarser level: start and code are weighed here, and they end, diverged.
+        """
+        self._is_over[rows] = is_over
         for state in (self.loss, self.mse, self.loss_initial, self._milestone):
             state[rows] = torch.inf
         for counter in (self.steps, self._milestone_at, self._at):
@@ -74,6 +79,7 @@ class Kept:
         if cfg.target_mse:
             verdict = torch.where(self.mse <= cfg.target_mse, _TARGET, verdict)
         verdict = torch.where(is_candidate & gradient.isfinite().flatten(1).all(1), verdict, _DIVERGED)
+        verdict = torch.where(self._is_over & (self._at >= self._first), _DIVERGED, verdict)
         verdict = torch.where(active, verdict, _GOING)
         return self._go_on(verdict, active, takes)
 

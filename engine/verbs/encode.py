@@ -45,7 +45,7 @@ def _add_coding(group: Any) -> None:
     group.add_argument("--patience", type=int, default=0, metavar="N", help="a film that gains nothing for N steps is done; 0: off")
     group.add_argument("--metrics", choices=("none", "mse", "full"), default="full", help="quality stored with each code")
     group.add_argument("--film-size", type=int, default=1024, metavar="PX", help="side at which quality is measured")
-    group.add_argument("--seed", type=int, default=0, help="recorded; decides whatever is random")
+    group.add_argument("--seed", type=int, default=0, help="for runs that draw at random; in this version none does")
 
 
 def _add_running(group: Any) -> None:

@@ -1,6 +1,7 @@
 """A codec may bring heads for coarse films: saved, digested and checked like all of its weights."""
 
 import hashlib
+import math
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ def saved(tmp_path):
     return tmp_path / "tiny"
 
 
+SIZE = math.prod(SPEC.code.shape)
 HEADS = replace(SPEC, coarse=WeightsFile(weights="heads.safetensors"))
 
 
@@ -52,6 +54,26 @@ class TestCoarseHeads:
         lines = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted((tmp_path / "y").iterdir()))
         assert digests[2] == hashlib.sha256(lines.encode()).hexdigest()
         assert any(name.startswith("heads-") for name in codec_files(tmp_path / "y"))
+
+    @pytest.mark.parametrize(
+        ("metric", "says"),
+        [
+            (torch.ones(3, 7), r"must be \[k, \d+\]: \[3, 7\]"),
+            (torch.full((2, SIZE), torch.nan), "must be finite and of norm 1 at most"),
+            (3 * torch.eye(2, SIZE), "must be finite and of norm 1 at most"),
+        ],
+    )
+    def test_a_metric_that_would_mislead_is_refused(self, tmp_path, metric, says):
+        weights = with_heads(head(16))
+        weights["heads.safetensors"]["metric"] = metric
+        with pytest.raises(CodecError, match=says):
+            save_codec(tmp_path / "x", HEADS, weights=weights)
+
+    def test_a_metric_comes_with_the_heads(self, tmp_path):
+        weights = with_heads(head(16))
+        weights["heads.safetensors"]["metric"] = torch.eye(2, SIZE)
+        save_codec(tmp_path / "x", HEADS, weights=weights)
+        assert torch.equal(load_codec(tmp_path / "x").metric, torch.eye(2, SIZE))
 
     def test_a_codec_of_before_has_none(self, saved):
         edited(saved, lambda d: d.pop("coarse"))

@@ -16,7 +16,7 @@ NAN, INF = math.nan, math.inf
 
 def make(slots: int = 1, *, budget: int = 9, before: int = 0) -> Kept:
     kept = Kept(torch.zeros(slots, 2), budget=budget)
-    kept.start(torch.arange(slots), torch.full((slots,), before, dtype=torch.int32))
+    kept.start(torch.arange(slots), torch.full((slots,), before, dtype=torch.int32), torch.zeros(slots, dtype=torch.bool))
     return kept
 
 
@@ -48,6 +48,16 @@ def test_the_first_code_with_the_least_loss_is_kept() -> None:
         weigh(kept, loss, code=at)
     code, steps, loss_initial, loss = kept.of(0)
     assert (code.tolist(), steps, loss_initial, loss) == ([1, 1], 1, 4.0, 2.0)
+
+
+def test_a_film_that_diverged_before_is_weighed_and_ends_so() -> None:
+    kept = make(before=5)
+    kept.start(torch.tensor([0]), torch.tensor([5], dtype=torch.int32), torch.tensor([True]))
+    assert reasons(weigh(kept, 4.0, code=0)) == [""]  # its start
+    assert reasons(weigh(kept, 3.0, code=1)) == ["diverged"]  # the best finite code of the level before
+    assert (kept.of(0)[0].tolist(), kept.of(0)[1:]) == ([1, 1], (5, 4.0, 3.0))
+    kept.start(torch.tensor([0]), torch.tensor([0], dtype=torch.int32), torch.tensor([True]))
+    assert reasons(weigh(kept, 4.0)) == ["diverged"]
 
 
 def test_budget_counts_steps_and_not_evaluations() -> None:
@@ -115,7 +125,7 @@ def test_a_new_film_finds_nothing_of_the_former_one() -> None:
     for loss in (0.1, 0.1):
         weigh(used, loss, 5.0, cfg=cfg)
         weigh(fresh, 5.0, 5.0, cfg=cfg)
-    used.start(torch.tensor([0]), torch.zeros(1, dtype=torch.int32))
+    used.start(torch.tensor([0]), torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.bool))
     for at, loss in enumerate([4.0, 3.0, 2.5, 2.4]):
         found = weigh(used, loss, 5.0, cfg=cfg, code=at)
     assert reasons(found)[0] == "budget"
