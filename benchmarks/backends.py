@@ -55,7 +55,7 @@ class Subject:
 
 def rows(options: Options) -> Iterator[Row]:
     """Each network in a process of its own, in which all its backends take turns."""
-    settings = {"batch": 2, "repeats": 2, "quick": True} if options.quick else {"batch": 4, "repeats": 6, "quick": False}
+    settings = {"batch": 2, "repeats": 2, "quick": True} if options.quick else {"batch": 4, "repeats": 3, "quick": False}
     for stage in STAGES:
         say(f"backends: {stage}, {len(CHOICES)} backends are built and take {settings['repeats']} turns")
         try:

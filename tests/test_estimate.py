@@ -33,9 +33,9 @@ def estimated(films: Path, archive: Path, codec: Path, **settings: Any) -> dict[
 def test_many_steps_are_told_from_one(small_films: Path, codec: Path, tmp_path: Path) -> None:
     found = estimated(small_films, tmp_path / "a.zarr", codec, refine_steps=60_000, workers=2, limit=10)  # would take hours
     parts = {part["part"]: part for part in found["parts"]}
-    assert list(parts) == ["decode", "encode", "refine 16x16", "refine 64x64", "metrics"]
-    assert (parts["refine 16x16"]["steps"], parts["refine 64x64"]["steps"]) == (48_000, 12_000)
-    for name in ("refine 16x16", "refine 64x64"):
+    assert list(parts) == ["decode", "encode", "refine 32x32", "refine 64x64", "metrics"]
+    assert (parts["refine 32x32"]["steps"], parts["refine 64x64"]["steps"]) == (48_000, 12_000)
+    for name in ("refine 32x32", "refine 64x64"):
         part = parts[name]
         assert part["seconds"] == pytest.approx((part["steps"] + 1) * part["seconds_per_step"], rel=0.05)
         assert part["gflop_per_second"] == pytest.approx(part["gflop"] / part["seconds"])
@@ -74,8 +74,8 @@ def test_operations_are_counted_by_level_and_term(codec: Path) -> None:
     loaded = load_codec(codec)
     cost = codec_cost(loaded)
     plain = film_work(loaded, RefineConfig(steps=100))
-    assert [(level.resolution, level.steps) for level in plain.refine] == [(16, 80), (64, 20)]
-    assert plain.refine[0].gflop == pytest.approx(81 * cost.gradient[16])
+    assert [(level.resolution, level.steps) for level in plain.refine] == [(32, 80), (64, 20)]
+    assert plain.refine[0].gflop == pytest.approx(81 * cost.gradient[32])
     assert plain.refine[1].gflop == pytest.approx(22 * cost.gradient[64])  # the start is weighed at full size
     assert film_gigaflops(loaded, RefineConfig(steps=100)) == plain.gflop == pytest.approx(sum(level.gflop for level in plain.refine))
     assert film_work(loaded, RefineConfig(steps=100), metrics=True).metrics == 2 * cost.generate
@@ -85,9 +85,11 @@ def test_operations_are_counted_by_level_and_term(codec: Path) -> None:
 
 
 def test_terms_that_a_coarse_level_leaves_out_cost_nothing_there(codec: Path) -> None:
-    loss = (("mse", 1.0), ("lpips", 0.8))
-    coarse, full = film_work(load_codec(codec), RefineConfig(steps=100, loss=loss, lpips_size=32)).refine
+    loss, loaded = (("mse", 1.0), ("lpips", 0.8)), load_codec(codec)
+    loaded.coarse = {16: loaded.coarse[16]}
+    coarse, full = film_work(loaded, RefineConfig(steps=100, loss=loss, lpips_size=32)).refine
     assert full.loss == loss_gflop(loss, 64, lpips_size=32)
     assert coarse.loss == {name: value for name, value in loss_gflop(loss, 16).items() if name in coarse.loss}
     assert "lpips" in full.loss
-    assert full.gflop > film_work(load_codec(codec), RefineConfig(steps=100)).refine[1].gflop
+    assert "lpips" not in coarse.loss
+    assert full.gflop > film_work(loaded, RefineConfig(steps=100)).refine[1].gflop
