@@ -147,7 +147,8 @@ def test_too_many_failures_is_exit_one(small_films: Path, small_codec: Path, tmp
     [
         (["--refine-steps", "-1"], 2, "refine.steps must be 0 or more: -1"),
         (["--refine-steps", "many"], 2, "invalid int value"),
-        (["--loss", "lpips=1", "--refine-steps", "1", "--weights", "no-such-folder"], 2, "alexnet-owt-7be5be79"),
+        (["--loss", "lpips=1", "--refine-steps", "1", "--weights", "no-such-folder"], 2, "no such folder of weights: "),
+        (["--loss", "lpips=1", "--refine-steps", "1", "--weights", "tests"], 2, "alexnet-owt-7be5be79"),
         (["--loss", "mse=1,moco=0.1", "--refine-steps", "1"], 2, "loss term moco needs films of 224 pixels or more a side, not: 32"),
         (["--loss", "mse=1,beauty=1", "--refine-steps", "1"], 2, "unknown term"),
         (["--refine-optimiser", "magic"], 2, "invalid choice"),
