@@ -38,7 +38,7 @@ CHANNELS = [32, 32, 32, 16]  # 32x32: small, so that hundreds of steps take seco
 
 def rows(options: Options) -> Iterator[Row]:
     """The same films three ways."""
-    settings: dict[str, Any] = {"channels": CHANNELS, "films": 96, "slots": 8, "most_steps": MOST_STEPS, "repeats": 3}
+    settings: dict[str, Any] = {"channels": CHANNELS, "films": 48, "slots": 8, "most_steps": MOST_STEPS, "repeats": 2}
     if options.quick:
         settings |= {"channels": CHANNELS[:3], "films": 12, "slots": 3, "most_steps": 20, "repeats": 2}
     say(f"slots: {settings['films']} films, {settings['slots']} at once")
