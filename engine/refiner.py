@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from engine.config import RefineConfig
-from engine.encode.backends import build_backend, in_pieces
+from engine.encode.backends import build_backend
 from engine.encode.codec import Codec
 from engine.encode.compile import Prepared, judge
+from engine.encode.fixed_batch import in_pieces
 from engine.encode.graph_cache import cached_program
 from engine.encode.parity import GRADIENT_LIMITS, LIMITS, Difference, probe_latents
 from engine.encode.precision import DTYPES, computing_in, in_precision, without_gradients

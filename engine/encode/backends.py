@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from engine.config import Backend, Precision
 from engine.encode.codec import Codec
 from engine.encode.cost import codec_cost
 from engine.encode.cuda_graphs import capture
+from engine.encode.fixed_batch import in_pieces
 from engine.encode.inductor import compile_inductor
 from engine.encode.precision import cpu_has_bf16
 from engine.encode.tensorrt import check_tensorrt, compile_tensorrt, has_tensorrt
@@ -78,17 +79,6 @@ def build_backend(
     if backend == "cudagraphs":
         return capture(network, batch_size=batch_size)
     return in_pieces(network, batch_size)
-
-
-def in_pieces(run: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
-    """No more than `batch_size` rows at once, whatever the caller has."""
-
-    def call(*rows: Any) -> Any:
-        count = len(tree_leaves(rows)[0])
-        found = [run(*tree_map(lambda part: part[at : at + batch_size], rows)) for at in range(0, max(count, 1), batch_size)]  # noqa: B023
-        return found[0] if len(found) == 1 else tree_map(lambda *parts: torch.cat(parts), *found)
-
-    return call
 
 
 def _is_heavy(codec: Codec) -> bool:

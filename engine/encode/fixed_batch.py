@@ -1,4 +1,4 @@
-"""Batches of one size: what is compiled for it, or captured with it, takes any number of rows through this."""
+"""Batches cut to size: in pieces of so many rows at most, or padded to exactly so many for what is compiled or captured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 
+def in_pieces(run: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
+    """No more than `batch_size` rows at once, whatever the caller has."""
+
+    def call(*rows: Any) -> Any:
+        count = len(tree_leaves(rows)[0])
+        found = [run(*tree_map(lambda part: part[at : at + batch_size], rows)) for at in range(0, max(count, 1), batch_size)]  # noqa: B023
+        return found[0] if len(found) == 1 else tree_map(lambda *parts: torch.cat(parts), *found)
+
+    return call
+
+
 class FixedBatch:
     """Calls `run` with batches of exactly `batch_size` rows. Fewer are padded with copies of the last one, more are cut in pieces.
 
@@ -19,22 +30,23 @@ class FixedBatch:
 
     def __init__(self, run: Callable[..., Any], *, batch_size: int) -> None:
         self._run, self.batch_size = run, batch_size
+        self._pieces = in_pieces(self._padded, batch_size)
 
     def __call__(self, *rows: Any) -> Any:
         """[n, ...] -> [n, ...] for any n."""
-        count = len(tree_leaves(rows)[0])
-        pieces = [self._piece(rows, at, min(count - at, self.batch_size)) for at in range(0, max(count, 1), self.batch_size)]
-        return pieces[0] if len(pieces) == 1 else tree_map(lambda *parts: torch.cat(parts), *pieces)
+        return self._pieces(*rows)
 
-    def _piece(self, rows: Any, start: int, count: int) -> Any:
+    def _padded(self, *rows: Any) -> Any:
+        count = len(tree_leaves(rows)[0])
+
         def padded(part: Tensor) -> Tensor:
             # always fresh: strides and flags of the caller's would compile anew; but features in channels-last order are to stay so
             size, is_plain = (self.batch_size, *part.shape[1:]), part.dim() != 4 or part.is_contiguous()
             layout = torch.contiguous_format if is_plain else torch.channels_last
             batch = torch.zeros_like(torch.empty(size, dtype=part.dtype, device=part.device, memory_format=layout))
-            batch[:count] = part[start : start + count]
+            batch[:count] = part
             if count:
-                batch[count:] = part[start + count - 1]
+                batch[count:] = part[-1]
             return batch
 
         return tree_map(lambda part: part[:count], self._run(*tree_map(padded, rows)))

@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from engine.encode.converters import unconvertible
+from engine.encode.fixed_batch import in_pieces
 from engine.encode.graph_cache import cache_folder, check_own, replaced
 from engine.encode.precision import DTYPES
 from engine.errors import BackendError
@@ -135,12 +136,10 @@ class _Engines:
         self._run, self._out_spec, self._network, self._batch_size = run, out_spec, network, batch_size
 
     def __call__(self, *arguments: Any) -> Any:
-        rows = tree_leaves(arguments)
-        pieces = [self._piece([row[at : at + self._batch_size] for row in rows]) for at in range(0, len(rows[0]), self._batch_size)]
-        return pieces[0] if len(pieces) == 1 else tree_map(lambda *parts: torch.cat(parts), *pieces)
+        return in_pieces(self._piece, self._batch_size)(*arguments)
 
-    def _piece(self, rows: list[Tensor]) -> Any:
-        return tree_unflatten(tree_leaves(self._run(*(row.contiguous() for row in rows))), self._out_spec)
+    def _piece(self, *arguments: Any) -> Any:
+        return tree_unflatten(tree_leaves(self._run(*(row.contiguous() for row in tree_leaves(arguments)))), self._out_spec)
 
 
 def _import() -> Any:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.encode.backends import in_pieces
-from engine.encode.fixed_batch import FixedBatch
+from engine.encode.fixed_batch import FixedBatch, in_pieces
 
 
 class Fixed:
