@@ -37,6 +37,22 @@ class FingerprintMismatch(ArchiveError):
     exit_code = 3
 
 
+class TrainError(LatentrayError):
+    """A training run cannot begin, go on or be written: a checkpoint of another task, a full disk, a damaged file."""
+
+
+class SettingsChanged(TrainError):
+    """A training run is resumed with other settings, another codec or other films than it was begun with."""
+
+    exit_code = 3
+
+
+class TrainingDiverged(TrainError):
+    """A loss or a gradient is no longer finite; the last checkpoint is from before."""
+
+    exit_code = 1
+
+
 class RowError(Exception):
     """One film failed at one stage. Never ends a run: it becomes a row with its stage and reason.
 

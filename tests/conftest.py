@@ -93,7 +93,7 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def small_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A PCA codec of 8 coefficients at 32x32, fitted on phantoms."""
-    from trainers.presets import PcaConfig
+    from trainers.presets.pca import PcaConfig
     from trainers.tasks.pca import fit_pca
 
     out = tmp_path_factory.mktemp("codecs") / "pca"

@@ -116,7 +116,7 @@ def test_the_audit_finds_a_film_that_was_replaced(archive: Path, tmp_path: Path)
 def test_an_archive_without_its_codec_wants_the_right_one(
     small_films: Path, small_codec: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from trainers.presets import PcaConfig
+    from trainers.presets.pca import PcaConfig
     from trainers.tasks.pca import fit_pca
 
     path = tmp_path / "films.zarr"

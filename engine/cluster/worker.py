@@ -40,15 +40,23 @@ class ShardWorker:
         return build_flow(self._cfg)
 
 
-def connect(address: str | None) -> None:
-    """Joins a Ray cluster: `address`, else RAY_ADDRESS as set inside a job, else a new one on this machine."""
+def connect(address: str | None, *, log_to_driver: bool = True) -> None:
+    """Joins a Ray cluster: `address`, else RAY_ADDRESS as set inside a job, else a new one on this machine.
+
+    `log_to_driver`: whether what other processes print is printed here, too.
+    """
     import ray
 
     if not ray.is_initialized():
         # Left without an address, Ray would join whatever cluster was last started on this machine, dead or alive.
         where = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
-            ray.init(address=where, logging_level=logging.ERROR, include_dashboard=None if _wants_existing(address) else False)
+            ray.init(
+                address=where,
+                logging_level=logging.ERROR,
+                include_dashboard=None if _wants_existing(address) else False,
+                log_to_driver=log_to_driver,
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"no Ray cluster answers at {where}: {str(error).strip().splitlines()[0]}") from None
 

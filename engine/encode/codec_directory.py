@@ -16,6 +16,7 @@ from engine.errors import CodecError
 
 FIT_ONE = "latentray train pca --data phantom:200 --out runs/pca"
 Part = TypeVar("Part", bound=WeightsFile)
+RUN_JSON = "train.json"  # marks the directory of a training run, which holds its checkpoints and more beside the codec to come
 _SUFFIX, _PARTIAL = ".safetensors", ".partial"
 
 
@@ -92,6 +93,8 @@ def check_destination(directory: Path) -> set[str]:
             return set(read_spec(_read(directory / CODEC_JSON, limit=MAX_JSON_BYTES)).files())
         except CodecError:  # a damaged one is replaced, and nothing is deleted on its word
             return set()
+    if directory / RUN_JSON in entries:
+        return set()
     strangers = [entry.name for entry in entries if entry.suffix not in (_SUFFIX, _PARTIAL)]
     if strangers:
         raise CodecError(f"the directory holds other files (such as {strangers[0]}) and no codec; name an empty or new one: {directory}")

@@ -11,7 +11,7 @@ from engine.cli import run_verb
 from engine.encode.codec import load_codec
 from engine.errors import CodecError, ConfigError, SourceError
 from trainers import train
-from trainers.presets import PcaConfig
+from trainers.presets.pca import PcaConfig
 from trainers.tasks.pca import fit_pca
 
 SMALL = {"components": 6, "resolution": 16, "batch_size": 4}
@@ -171,7 +171,7 @@ def test_too_many_unreadable_films_are_exit_1(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (("cyclegan",), "tasks in this version are pca; there is no such one: cyclegan"),
+        (("cyclegan",), "there is no such one: cyclegan"),
         (("--components", 0), "components must be 1 or more: 0"),
         (("--resolution", 4), "resolution must be 8 to 1024: 4"),
         (("--preset", "huge"), "presets of pca are default, cpu-small: huge"),

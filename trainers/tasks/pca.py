@@ -20,7 +20,7 @@ from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec
 from engine.errors import CodecError, ConfigError
 from engine.recipe import PixelRecipe
 from trainers.films import Films
-from trainers.presets import PcaConfig
+from trainers.presets.pca import PcaConfig
 from trainers.reservoir import Reservoir
 from trainers.streamed_pca import PcaFit, StreamedPca
 

@@ -1,4 +1,4 @@
-"""Settings of each task as frozen records, and the presets that `--preset` names. Light: nothing here loads torch."""
+"""Settings of the PCA codec, and its presets."""
 
 from __future__ import annotations
 
@@ -41,12 +41,7 @@ class PcaConfig:
             raise ConfigError(f"max-failed-fraction must be 0 to 1: {self.max_failed_fraction}")
 
 
-def pca_preset(name: str) -> PcaConfig:
-    """The PCA settings called `name`: "default", or "cpu-small" for tests and first tries."""
-    return _pick("pca", name, {"default": PcaConfig, "cpu-small": lambda: PcaConfig(components=64, resolution=128)})
-
-
-def _pick(task: str, name: str, presets: dict[str, Callable[[], PcaConfig]]) -> PcaConfig:
-    if name not in presets:
-        raise ConfigError(f"presets of {task} are {', '.join(presets)}: {name}")
-    return presets[name]()
+PRESETS: dict[str, Callable[[], PcaConfig]] = {
+    "default": PcaConfig,
+    "cpu-small": lambda: PcaConfig(components=64, resolution=128),  # for tests and first tries
+}

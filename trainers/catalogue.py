@@ -1,0 +1,77 @@
+"""The tasks that the loop trains, by name: where their settings and their builders are, and what they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, Literal, cast, get_type_hints
+
+from engine.errors import ConfigError
+from engine.networks.settings import typed
+
+Need = Literal["no", "optional", "required"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """`presets`: the module with `PRESETS`; `build`: module and function. Whether a codec, a discriminator and films are taken."""
+
+    presets: str
+    build: str
+    films: bool
+    codec: Need = "no"
+    discriminator: Need = "no"
+
+
+TASKS: dict[str, TaskEntry] = {
+    "pggan": TaskEntry(presets="trainers.presets.pggan", build="trainers.tasks.pggan:build_pggan", films=True),
+    "encoder-bootstrap": TaskEntry(
+        presets="trainers.presets.encoder", build="trainers.tasks.encoder_bootstrap:build_encoder_bootstrap", films=False, codec="required"
+    ),
+    "encoder-finetune": TaskEntry(
+        presets="trainers.presets.encoder", build="trainers.tasks.encoder_finetune:build_encoder_finetune", films=True, codec="required"
+    ),
+    "codec-finetune": TaskEntry(
+        presets="trainers.presets.codec",
+        build="trainers.tasks.codec_finetune:build_codec_finetune",
+        films=True,
+        codec="optional",
+        discriminator="optional",
+    ),
+}
+
+
+def presets_of(task: str) -> Mapping[str, Callable[[], Any]]:
+    """The presets of a task by name; a module that serves several tasks has a table for each."""
+    module = import_module(TASKS[task].presets)
+    table = getattr(module, "PRESETS")  # noqa: B009  # of any module
+    return cast("Mapping[str, Callable[[], Any]]", table.get(task, table))
+
+
+def settings_of(task: str, preset: str, changes: Mapping[str, Any]) -> Any:
+    """The task's settings: those of the preset with `changes`. Raises ConfigError for a preset or setting that does not exist."""
+    presets = presets_of(task)
+    if preset not in presets:
+        raise ConfigError(f"presets of {task} are {', '.join(presets)}: {preset}")
+    return changed(presets[preset](), changes)
+
+
+def changed(cfg: Any, changes: Mapping[str, Any]) -> Any:
+    """Settings with some replaced; `a.b` names the setting b of the record a. Raises one line for an unknown one or another type."""
+    hints = get_type_hints(type(cfg))
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        if first not in hints:
+            raise ConfigError(f"settings are {', '.join(hints)}; there is no such one: {name}")
+        if rest:
+            cfg = replace(cfg, **{first: changed(getattr(cfg, first), {rest: value})})
+        else:
+            cfg = replace(cfg, **{first: typed(hints[first], value, name)})
+    return cfg
+
+
+def builder_of(task: str) -> Callable[..., Any]:
+    """The function that builds the task."""
+    module, _, function = TASKS[task].build.partition(":")
+    return cast("Callable[..., Any]", getattr(import_module(module), function))

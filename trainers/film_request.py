@@ -1,0 +1,55 @@
+"""Which films a run is asked to train on, and the feed that comes of it: packed by the first process, opened by all."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.config import DecodeConfig
+from engine.recipe import PixelRecipe
+from trainers.film_feed import FilmFeed
+from trainers.packing import pack_films
+from trainers.presets.films import SplitConfig, augment_preset
+from trainers.ranks import Ranks
+from trainers.split import split_films
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmsRequest:
+    """`source` as `encode` takes it; at most `limit` films of it. `augment`: a preset by name."""
+
+    source: str
+    limit: int | None = None
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augment: str = "none"
+    max_failed_fraction: float = 0.05
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+
+def build_feed(request: FilmsRequest, folder: Path, recipe: PixelRecipe, *, seed: int, replace: bool, ranks: Ranks) -> FilmFeed:
+    """Packs the films into `folder` where they are not there yet, divides them by patient, and says on stderr how.
+
+    The first process packs while the others wait; then each opens the pack. `replace`: a pack of other films gives way.
+    Raises as `pack_films` and `split_films`.
+    """
+    augment = augment_preset(request.augment)
+
+    def pack() -> FilmFeed:
+        packed = pack_films(
+            request.source,
+            folder,
+            recipe,
+            limit=request.limit,
+            decode=request.decode,
+            max_failed_fraction=request.max_failed_fraction,
+            replace=replace and ranks.is_first,
+        )
+        split = split_films(packed, request.split)
+        if ranks.is_first:
+            print(split.sentence(), file=sys.stderr)
+        return FilmFeed(packed, split, seed=seed, augment=augment)
+
+    feed = pack() if ranks.is_first else None
+    ranks.wait()
+    return feed or pack()

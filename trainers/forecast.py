@@ -1,0 +1,88 @@
+"""What a training run would take, before it begins: its stages, parameters, operations, and seconds from a timed step of each stage."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.loop import Loop
+from trainers.ranks import join
+from trainers.task import Task
+from trainers.training import Request, build_task, loop_settings
+
+_PATIENCE = 60.0  # seconds of trying, after which stages are extrapolated from the one before by their pixels
+
+
+class NoiseFeed:
+    """Films of noise in place of a data set: a step takes as long."""
+
+    def batch(self, numbers: range, resolution: int) -> Tensor:
+        return torch.rand(len(numbers), 1, resolution, resolution).mul_(2).sub_(1).contiguous(memory_format=torch.channels_last)
+
+    def ahead(self, numbers: range, resolution: int) -> None:
+        return
+
+    def held_out(self, resolution: int) -> Tensor:
+        return self.batch(range(4), resolution)
+
+
+def forecast(request: Request) -> dict[str, Any]:
+    """Settings, parameters, operations and seconds of the run as plain JSON values. Writes nothing; reads no film.
+
+    `stages` are stretches of one batch size and resolution; each is timed by its second step on this machine, as one process, until a
+    minute has gone: later ones are extrapolated by their pixels and say so.
+    """
+    ranks = join(request.device)
+    cfg = request.settings()
+    task = build_task(request, cfg, ranks.device)
+    loop_cfg = loop_settings(request, cfg, ranks.device)
+    stages = stages_of(task, loop_cfg.images)
+    with tempfile.TemporaryDirectory(prefix="latentray-forecast-") as folder:
+        _time(Loop(task, NoiseFeed(), loop_cfg, ranks, Path(folder), settings={}), stages)
+    told = {
+        "task": request.task,
+        "preset": request.preset,
+        "settings": asdict(cfg),
+        "images": loop_cfg.images,
+        "precision": loop_cfg.precision,
+        "device": str(ranks.device),
+        **task.summary(),
+        "stages": stages,
+        "seconds": round(sum(stage["seconds"] for stage in stages), 1),
+    }
+    return dict(json.loads(json.dumps(told)))
+
+
+def stages_of(task: Task, images: int) -> list[dict[str, Any]]:
+    """The run as stretches of steps that take equally long."""
+    stages: list[dict[str, Any]] = []
+    seen = 0
+    while seen < images:
+        task.on_images(seen)
+        kind = {"resolution": task.resolution, "batch_size": task.batch_size}
+        if not stages or any(stages[-1][name] != value for name, value in kind.items()):
+            stages.append({"first_image": seen, **kind, "images": 0})
+        stages[-1]["images"] += task.batch_size
+        seen += task.batch_size
+    return stages
+
+
+def _time(loop: Loop, stages: list[dict[str, Any]]) -> None:
+    spent, known = 0.0, None
+    for stage in stages:
+        if spent < _PATIENCE:
+            first, second = loop.try_step(stage["first_image"]), loop.try_step(stage["first_image"])
+            spent += first + second
+            per_image, is_timed = second / stage["batch_size"], True
+            known = (per_image, stage["resolution"])
+        else:
+            assert known is not None
+            ratio = ((stage["resolution"] or 1) / (known[1] or 1)) ** 2
+            per_image, is_timed = known[0] * ratio, False
+        stage |= {"seconds_per_image": round(per_image, 5), "seconds": round(per_image * stage["images"], 1), "is_timed": is_timed}

@@ -1,0 +1,126 @@
+"""What a trainer is: a task says what is minimised, in which phases; `loop.py`, which exists once, does the rest.
+
+A task has no loop, no `backward()`, no file of state and no logger. Time is counted in images, and everything that changes with time
+(level, fade, learning rate) is set by `on_images` from that count alone, so a resumed run is where an uninterrupted one would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from engine.recipe import PixelRecipe
+from trainers import randomness
+
+
+class Stateful(Protocol):
+    """A module, an optimiser, an average: anything whose state can be taken and put back."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A part of one step: images `numbers` of the run, counted from 0 over all steps and all processes.
+
+    `films` [n, 1, R, R] float32 in [-1, 1], channels-last, at the task's `resolution`, augmented; None for a task that takes no films.
+    Random numbers come from here alone, and belong to an image: the same for any split into processes and parts.
+    """
+
+    numbers: range
+    films: Tensor | None
+    seed: int
+    purpose: str  # phase and repeat: phases draw different numbers under one name
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The films of a task that takes films."""
+        assert self.films is not None, "the task asked for no films (`resolution` None)"
+        return self.films
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """Standard normal values [n, *shape] float32 on the device."""
+        return randomness.normal(self.seed, f"{self.purpose}/{name}", self.numbers, *shape).to(self.device)
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Values [n, *shape] float32 in [0, 1) on the device."""
+        return randomness.uniform(self.seed, f"{self.purpose}/{name}", self.numbers, *shape).to(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One thing that is minimised in a step: `optimiser` moves the parameters of `modules`; all other parameters get no gradient.
+
+    `loss(batch)` gives scalars, means over the images of `batch`; "loss" is minimised, all are logged under the phase's name.
+    Losses must be means over images so that parts of a step and processes add up; a term that looks at several images at once
+    (minibatch standard deviation) must do so in groups of consecutive images, of a size that `Task.group` tells.
+    `clip`: the norm that gradients are cut to, 0 for none. `every`: only in steps whose number it divides. `after` runs once the
+    parameters have moved (averages).
+    """
+
+    name: str
+    modules: Sequence[nn.Module]
+    optimiser: torch.optim.Optimizer
+    loss: Callable[[Batch], dict[str, Tensor]]
+    repeats: int = 1
+    every: int = 1
+    clip: float = 0.0
+    after: Callable[[], None] | None = None
+
+
+class Task(Protocol):
+    """What the loop needs of a task. Modules are built on the device that the task was given, in training mode where that matters."""
+
+    name: str
+    """As on the command line: pggan, encoder-bootstrap ..."""
+
+    @property
+    def recipe(self) -> PixelRecipe | None:
+        """How files become films, at the largest resolution that the task will ask for; None for a task that takes none."""
+
+    def phases(self) -> list[Phase]:
+        """The phases of a step, in order."""
+
+    def on_images(self, seen: int) -> None:
+        """Called before each step, and after a resume, with the images seen so far: sets level, fade, learning rates. A pure function."""
+
+    @property
+    def resolution(self) -> int | None:
+        """Side of the films that the next step takes; None where it takes none. Set by `on_images`."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images of the next step, over all processes. Set by `on_images`."""
+
+    @property
+    def part_size(self) -> int:
+        """Images that go through the networks at a time on one process (gradients accumulate). Set by `on_images`."""
+
+    @property
+    def group(self) -> int:
+        """Parts of a step hold whole groups of so many consecutive images; 1 where images do not look at each other."""
+
+    def state(self) -> Mapping[str, Stateful]:
+        """Everything that a resume needs and `on_images` does not set: networks, optimisers, averages. Tensors and plain values only."""
+
+    def samples(self) -> Tensor | None:
+        """Pictures [n, 1, R, R] in [-1, 1] to look at, the same codes or films each time, or None."""
+
+    def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float]:
+        """Figures for the log, by name. `films(r)` gives the held-out films [n, 1, r, r] in [-1, 1], the same each time; None without."""
+
+    def summary(self) -> dict[str, Any]:
+        """For `--dry-run`: {"parameters": {part: count}, "gflop_per_image": {level or phase: float}, ...}, plain JSON values."""
+
+    def export(self, out: Path, provenance: dict[str, Any]) -> None:
+        """Writes the codec (or other product) of the present state into `out`, with `provenance` from the loop beside its own."""

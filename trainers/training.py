@@ -1,0 +1,225 @@
+"""One training run, from a request to its outcome: what each of its processes does. `train.py` asks, `loop.py` trains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+import engine
+from engine.config import DecodeConfig
+from engine.encode.codec import load_codec
+from engine.encode.codec_directory import RUN_JSON, check_destination
+from engine.encode.precision import cpu_has_bf16
+from engine.errors import ConfigError, TrainError
+from trainers.catalogue import TASKS, builder_of, settings_of
+from trainers.checkpoint import checkpoints
+from trainers.film_feed import FilmFeed
+from trainers.film_request import FilmsRequest, build_feed
+from trainers.loop import CHECKPOINTS, Loop, Outcome
+from trainers.presets.films import SplitConfig
+from trainers.presets.loop import LoopConfig
+from trainers.ranks import Ranks, join, leave
+from trainers.run_log import EVENTS, METRICS, SAMPLES
+from trainers.stopping import STOP
+from trainers.task import Task
+
+FILMS = "films"
+_OWN = (CHECKPOINTS, SAMPLES, EVENTS, FILMS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `latentray train` was asked for, as plain values that travel to other processes."""
+
+    task: str
+    out: str
+    preset: str = "default"
+    changes: dict[str, Any] = field(default_factory=dict)  # settings of the preset that are replaced, by name
+    images: int | None = None
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    films: FilmsRequest | None = None
+    codec: str | None = None
+    discriminator: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+    every: dict[str, int] = field(default_factory=dict)  # images between log, sample, evaluate, checkpoint; left out: by the run's length
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        entry = TASKS[self.task]
+        for name, need, given in (
+            ("--codec", entry.codec, self.codec),
+            ("--discriminator", entry.discriminator, self.discriminator),
+            ("--data", "required" if entry.films else "no", self.films),
+        ):
+            if need == "required" and given is None:
+                raise ConfigError(f"{self.task} needs {name}")
+            if need == "no" and given is not None:
+                raise ConfigError(f"{self.task} takes no {name}: {getattr(given, 'source', given)}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ConfigError(f"precision must be auto, fp32 or bf16: {self.precision}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files and its codec lie."""
+        return Path(self.out)
+
+    def settings(self) -> Any:
+        """The task's settings: the preset's, with the changes asked for."""
+        return settings_of(self.task, self.preset, self.changes)
+
+    def located(self) -> Request:
+        """The same with paths that hold in a process that was started elsewhere."""
+
+        def at(path: str | None) -> str | None:
+            return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
+
+        films = self.films
+        if films is not None:
+            films = replace(
+                films, source=at(films.source) or films.source, split=replace(films.split, exclude=at(films.split.exclude or None) or "")
+            )
+        out = str(self.folder.absolute())
+        return replace(self, out=out, codec=at(self.codec), discriminator=at(self.discriminator), films=films)
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as plain values; `from_json` takes them."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Request:
+        """The request again."""
+        films = values["films"]
+        if films is not None:
+            parts = {"decode": DecodeConfig(**films["decode"]), "split": SplitConfig(**films["split"])}
+            films = FilmsRequest(**{**films, **parts})
+        return Request(**{**values, "films": films})
+
+
+def prepare(request: Request) -> None:
+    """Checks the output directory and takes the place in it, before any process starts. Raises one clear line for a bad request."""
+    request.settings()
+    out = request.folder
+    check_destination(out)
+    has_run = bool(checkpoints(out / CHECKPOINTS))
+    if request.resume and not has_run:
+        raise TrainError(f"nothing to resume, the directory holds no checkpoint: {out}")
+    if has_run and not request.resume and not request.overwrite:
+        raise TrainError(f"directory holds a run already; --resume goes on with it, --overwrite begins anew: {out}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not request.resume:
+            for name in _OWN[:-1]:
+                shutil.rmtree(out / name, ignore_errors=True)
+            (out / METRICS).unlink(missing_ok=True)
+        (out / STOP).unlink(missing_ok=True)
+        _note(out, {"task": request.task, "preset": request.preset, "changes": request.changes, "seed": request.seed})
+    except OSError as error:
+        raise TrainError(f"run cannot be written ({error.strerror}): {out}") from None
+
+
+def _note(out: Path, values: Mapping[str, Any]) -> None:
+    (out / RUN_JSON).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def train(request: Request) -> dict[str, Any] | None:
+    """Trains as one process of the run: the only one, one of `torchrun`'s, or one of Ray Train's. The first tells of it."""
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    ranks = join(request.device)
+    try:
+        return _train(request, ranks)
+    finally:
+        leave()
+
+
+def work(values: dict[str, Any]) -> None:
+    """What Ray Train runs in each of its processes."""
+    train(Request.from_json(values))
+
+
+def _train(request: Request, ranks: Ranks) -> dict[str, Any] | None:
+    if ranks.is_first:
+        prepare(request)
+    ranks.wait()
+    cfg = request.settings()
+    task = build_task(request, cfg, ranks.device)
+    feed = None
+    if request.films is not None and task.recipe is not None:
+        feed = build_feed(request.films, request.folder / FILMS, task.recipe, seed=request.seed, replace=not request.resume, ranks=ranks)
+    loop_cfg = loop_settings(request, cfg, ranks.device)
+    loop = Loop(task, feed, loop_cfg, ranks, request.folder, settings=lasting_settings(request, cfg, loop_cfg, feed))
+    if request.resume:
+        loop.resume()
+    try:
+        outcome = loop.run()
+    finally:
+        if feed is not None:
+            feed.close()
+    told = tell(request, cfg, task, feed, outcome, loop_cfg)
+    if ranks.is_first:
+        task.export(request.folder, told)
+        _note(request.folder, told)
+    ranks.wait()
+    return told if ranks.is_first else None
+
+
+def build_task(request: Request, cfg: Any, device: torch.device) -> Task:
+    """The task on its device, with the codec and discriminator that it starts from."""
+    entry = TASKS[request.task]
+    given: dict[str, Any] = {}
+    if entry.codec != "no":
+        given["codec"] = None if request.codec is None else load_codec(request.codec)
+    if entry.discriminator != "no":
+        given["discriminator"] = request.discriminator
+    return cast("Task", builder_of(request.task)(cfg, device=device, seed=request.seed, **given))
+
+
+def loop_settings(request: Request, cfg: Any, device: torch.device) -> LoopConfig:
+    """How the loop runs: images, precision as this device has it, and how often it logs."""
+    images = cfg.images if request.images is None else request.images
+    precision = request.precision
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" or cpu_has_bf16() else "fp32"
+    eighth = max(1, images // 8)
+    defaults = {"log": max(1, images // 100), "sample": eighth, "evaluate": eighth, "checkpoint": eighth}
+    every = {f"{name}_images": value for name, value in (defaults | request.every).items()}
+    return LoopConfig(images=images, seed=request.seed, precision=precision, keep=request.keep, **every)  # type: ignore[arg-type]  # checked
+
+
+def lasting_settings(request: Request, cfg: Any, loop_cfg: LoopConfig, feed: FilmFeed | None) -> dict[str, Any]:
+    """What a resumed run must agree with: settings but for the number of images, seed, precision, codec and films."""
+    lasting = {name: value for name, value in asdict(cfg).items() if name != "images"}
+    lasting |= {"seed": request.seed, "precision": loop_cfg.precision}
+    if request.codec is not None:
+        lasting["codec"] = load_codec(request.codec).digest
+    if feed is not None:
+        lasting["films"] = feed.digest
+    return cast("dict[str, Any]", json.loads(json.dumps(lasting)))  # as a checkpoint gives them back: tuples are lists
+
+
+def tell(request: Request, cfg: Any, task: Task, feed: FilmFeed | None, outcome: Outcome, loop_cfg: LoopConfig) -> dict[str, Any]:
+    """The provenance of what a run makes, and what its command prints: no path, no name of a film or patient."""
+    return {
+        "task": request.task,
+        "preset": request.preset,
+        "changes": request.changes,
+        "seed": request.seed,
+        "precision": loop_cfg.precision,
+        "images": outcome.images,
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 1),
+        "is_stopped": outcome.is_stopped,
+        "figures": outcome.figures,
+        "data": None if feed is None else feed.describe(),
+        "software": {"latentray": engine.__version__, "torch": torch.__version__},
+    }
