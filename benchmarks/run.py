@@ -23,6 +23,7 @@ BENCHMARKS = {
     "slots": "benchmarks.slots",
     "backends": "benchmarks.backends",
     "kernels": "benchmarks.kernel_ops",
+    "train": "benchmarks.train",
 }
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from importlib import import_module
-from typing import Any, Literal, cast, get_type_hints
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 from engine.errors import ConfigError
-from engine.networks.settings import typed
+from engine.networks.settings import read_settings, typed
 
 Need = Literal["no", "optional", "required"]
 
@@ -67,8 +67,16 @@ def changed(cfg: Any, changes: Mapping[str, Any]) -> Any:
         if rest:
             cfg = replace(cfg, **{first: changed(getattr(cfg, first), {rest: value})})
         else:
-            cfg = replace(cfg, **{first: typed(hints[first], value, name)})
+            cfg = replace(cfg, **{first: _value(hints[first], value, name)})
     return cfg
+
+
+def _value(kind: Any, value: Any, name: str) -> Any:
+    """A setting from JSON; a tuple of records is a list of objects."""
+    item = get_args(kind)[0] if get_args(kind) else None
+    if not is_dataclass(item) or not isinstance(value, list):
+        return typed(kind, value, name)
+    return tuple(read_settings(cast("type[Any]", item), part, f"{name}[{place}]") for place, part in enumerate(value))
 
 
 def builder_of(task: str) -> Callable[..., Any]:

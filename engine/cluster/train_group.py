@@ -30,8 +30,7 @@ def train_on_ray(
     Raises ClusterError where the cluster has no room or a process dies, and the error of a request itself as it was raised.
     """
     connect(address, log_to_driver=False)  # without a dashboard Ray Train's helpers complain several times a second
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.base_trainer import TrainingFailedError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     resources = node_resources()
@@ -63,7 +62,8 @@ def _request_error(error: BaseException) -> LatentrayError | None:
         found = inner.pop()
         if isinstance(found, LatentrayError):
             return found
-        inner += [cause for cause in (getattr(found, "cause", None), found.__cause__) if cause is not None and cause is not found]
+        causes = (getattr(found, "cause", None), getattr(found, "_base_exc", None), found.__cause__)  # how Ray wraps what a process raised
+        inner += [cause for cause in causes if isinstance(cause, BaseException) and cause is not found]
     return None
 
 

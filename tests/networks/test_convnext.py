@@ -56,10 +56,21 @@ def test_films_do_not_mix_and_any_size_will_do():
     torch.testing.assert_close(ours(films)[2:3], ours(films[2:3]), rtol=1e-4, atol=1e-5)
 
 
+def test_a_pooling_encoder_sees_the_mean_of_each_square():
+    _, whole = tiny_pair()
+    pooling = ConvNextEncoder(ConvNextSettings(**TINY, in_channels=3, pool=4)).eval()
+    pooling.load_state_dict(whole.state_dict())
+    films = torch.rand(2, 1, 256, 256) * 2 - 1
+    small = films.reshape(2, 1, 64, 4, 64, 4).mean((3, 5))
+    torch.testing.assert_close(pooling(films), whole(small), rtol=1e-5, atol=1e-5)
+    with pytest.raises(CodecError, match=r"squares of 4 pixels.*: 258"):
+        pooling(torch.zeros(1, 1, 258, 258))
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"depths": (3, 3)}, {"depths": (1,), "widths": (8,)}, {"code_size": 0}, {"in_channels": 2}, {"stochastic_depth": 1.0}],
-    ids=["lengths", "one block", "code_size", "in_channels", "stochastic_depth"],
+    [{"depths": (3, 3)}, {"depths": (1,), "widths": (8,)}, {"code_size": 0}, {"in_channels": 2}, {"stochastic_depth": 1.0}, {"pool": 0}],
+    ids=["lengths", "one block", "code_size", "in_channels", "stochastic_depth", "pool"],
 )
 def test_senseless_settings_are_refused(wrong):
     with pytest.raises(CodecError, match="convnext"):

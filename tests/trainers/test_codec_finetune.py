@@ -1,0 +1,254 @@
+"""Joint training: from nothing and from a codec, level by level, with and without a critic; what it writes is what it trained."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from engine.encode.codec import load_codec
+from engine.errors import CodecError, ConfigError
+from engine.networks.frozen_ops import folded_upsampling
+from engine.networks.pggan import PgganSettings
+from tests.trainers.steps import CODE_SIZE, make_codec, same_bits, states, train
+from trainers.nets.discriminator_file import DISCRIMINATOR
+from trainers.nets.sided_encoder import without_common_gradient
+from trainers.nets.trainable_pggan import TrainablePggan, folded
+from trainers.presets.codec import PRESETS, CodecFinetuneConfig, Level
+from trainers.task import Batch
+from trainers.tasks.codec_finetune import build_codec_finetune
+
+CPU = torch.device("cpu")
+GROWS_AT = 48
+LEVELS = (Level(resolution=32, images=GROWS_AT, batch=8, lr=3e-3), Level(resolution=64, images=64, batch=4, fade=24, part=2))
+
+
+def config(**changes):
+    tiny = {
+        "channels": (16, 16, 8, 8, 4),
+        "code_size": 12,
+        "depths": (1, 1),
+        "widths": (8, 16),
+        "encoder_side": 32,
+        "warm_up": 16,
+        "wait": 16,
+        "settle": 32,
+    }
+    return CodecFinetuneConfig(**{"levels": LEVELS, **tiny, **changes})
+
+
+def build(seed=1, codec=None, discriminator=None, **changes):
+    return build_codec_finetune(config(**changes), device=CPU, seed=seed, codec=codec, discriminator=discriminator)
+
+
+@pytest.fixture(scope="module")
+def films():
+    """Twenty soft films; their number gives a film at any resolution."""
+    coarse = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(2)) * 1.6 - 0.8
+    whole = F.interpolate(coarse, size=(64, 64), mode="bilinear")
+
+    def of(numbers, resolution):
+        return F.avg_pool2d(whole[[number % 20 for number in numbers]], 64 // resolution)
+
+    return of
+
+
+def test_from_nothing_the_loss_falls_through_a_change_of_level(films):
+    task = build(levels=(replace(LEVELS[0], images=800), replace(LEVELS[1], images=200)), wait=160, settle=800)
+    start = [task.level, task.resolution, task.batch_size, task.part_size, task.group]
+    assert start == [32, 32, 8, 8, 8]
+    losses = train(task, 1000, films=films)
+    assert [task.level, task.resolution, task.batch_size, task.part_size, task.group, task.alpha] == [64, 64, 4, 2, 1, None]
+    assert sum(losses[92:100]) < 0.5 * sum(losses[:8])
+    assert sum(losses[-8:]) < 0.6 * sum(losses[:8])
+    figures = task.evaluate(lambda resolution: films(range(10), resolution))
+    assert figures.keys() == {"psnr", "ssim", "swd", "swd_random"}
+    assert figures["psnr"] > -10 * math.log10(sum(losses[:8]) / 8) + 2
+
+
+def test_a_film_does_not_jump_where_a_level_begins(films):
+    task = build()
+    train(task, GROWS_AT, films=films)
+    assert (task.level, task.alpha) == (64, 1.0)
+    codes = torch.randn(3, 1, 12)
+    with torch.no_grad():
+        below, above = task.generator(codes, 32), task.generator(codes, 64, torch.tensor(task.alpha))
+    assert torch.equal(F.interpolate(below, scale_factor=2.0, mode="nearest"), above)
+
+
+@pytest.mark.parametrize(("stop", "adversarial"), [(8, 0.0), (24, 0.0), (GROWS_AT, 0.0), (56, 0.0), (100, 0.0), (56, 0.01)])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(films, stop, adversarial):
+    options = {"adversarial": adversarial, "group": 4, "critic_every": 1}
+    whole, first, second = build(**options), build(**options), build(**options)
+    train(whole, 112, films=films)
+    train(second, 8, films=films)  # not as it was built
+    train(first, stop, films=films)
+    for name, part in second.state().items():
+        part.load_state_dict(first.state()[name].state_dict())
+    train(second, 112, seen=stop, films=films)
+    assert same_bits(states(whole), states(second))
+
+
+def test_a_fresh_encoder_waits_and_then_learns(films):
+    task = build()
+    before = {name: value.clone() for name, value in task.encoder.state_dict().items() if "classifier" not in name}
+    train(task, 16, films=films)
+    assert same_bits(before, {name: task.encoder.state_dict()[name] for name in before})
+    with torch.no_grad():
+        raw = task.encoder.raw(films(range(8), 32))  # those of the first step, to which its last layer was fitted
+    torch.testing.assert_close(raw.mean(dim=0), torch.zeros(1, 12), rtol=0, atol=1e-3)
+    torch.testing.assert_close(raw.square().mean(), torch.tensor(1.0), rtol=1e-3, atol=0)
+    train(task, 32, seen=16, films=films)
+    assert not same_bits(before, {name: task.encoder.state_dict()[name] for name in before})
+
+
+def test_a_level_begins_with_the_films_of_the_one_below(films):
+    task = build(levels=(LEVELS[0], replace(LEVELS[1], batch=8)))
+    train(task, GROWS_AT, films=films)
+    codes, whole = torch.randn(3, 1, 12), torch.tensor(0.0)
+    with torch.no_grad():
+        below = F.interpolate(task.generator(codes, 32), scale_factor=2.0, mode="bilinear")
+        before = (task.generator(codes, 64, whole) - below).square().mean()
+        task.generator.begin_level(64, task._typical_codes())
+        after = (task.generator(codes, 64, whole) - below).square().mean()
+    assert after < 0.5 * before
+    fitted = {name: value.clone() for name, value in states(task).items()}
+    batch = Batch(numbers=range(GROWS_AT, GROWS_AT + 8), films=films(range(8), 64), seed=0, purpose="codec/0", device=CPU)
+    task.phases()[0].loss(batch)  # the first loss of the level makes the same fit, and makes it again for every part of a step
+    assert same_bits(fitted, states(task))
+
+
+def test_codes_without_a_common_gradient():
+    raw = torch.randn(8, 1, 3, requires_grad=True)
+    weights = torch.randn(8, 1, 3) + 5
+    same = without_common_gradient(raw, 4)
+    torch.testing.assert_close(same, raw)
+    (same * weights).sum().backward()
+    expected = weights.view(2, 4, 1, 3) - weights.view(2, 4, 1, 3).mean(dim=1, keepdim=True)
+    torch.testing.assert_close(raw.grad, expected.view(8, 1, 3))
+
+
+def test_the_training_form_equals_the_stored_generator():
+    generator = TrainablePggan(PgganSettings(channels=(12, 8, 6), code_size=5, norm_after_linear=True))
+    codes = torch.randn(3, 1, 5)
+    for resolution in (4, 8, 16):
+        torch.testing.assert_close(generator(codes, resolution), generator.up_to(resolution)(codes), rtol=1e-4, atol=1e-5)
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(folded(weight), folded_upsampling(weight))
+    assert torch.autograd.gradcheck(folded, weight)
+
+
+def test_the_codec_it_writes_is_what_it_trained(films, tmp_path):
+    task = build(mean_images=40)
+    train(task, 112, films=films)
+    task.export(tmp_path, {"images": 112})
+    codec = load_codec(tmp_path)
+    assert (codec.name, codec.recipe.resolution, codec.gauge, codec.loss) == ("convnext-pggan-12-at-64", 64, "sphere", "mse=1")
+    assert codec.spec.encoder.settings["pool"] == 2
+    assert set(codec.coarse) == {4, 8, 16, 32}
+    assert codec.metric is not None
+    assert codec.spec.provenance["settings"]["noise"] == 0.15
+    pixels = films(range(6), 64)
+    task.encoder.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(codec.encode(pixels), task.encoder(pixels), rtol=0, atol=0.05)  # weights are float16
+        error = codec.generate(codec.encode(pixels)) - task._reconstruct(pixels).clamp(-1, 1)
+    assert error.square().mean() < 1e-5  # 56 dB
+    towards = torch.cosine_similarity(codec.mean_latents(1).flatten(), codec.encode(pixels).mean(dim=0).flatten(), dim=0)
+    assert towards > 0.9
+    again = build_codec_finetune(config(), device=CPU, seed=3, codec=codec)
+    assert again.encoder.side == 32
+    again.on_images(112)
+    assert (again._reconstruct(pixels).clamp(-1, 1) - codec.generate(codec.encode(pixels))).square().mean() < 1e-9
+
+
+def test_before_its_last_level_is_whole_it_writes_the_one_below(films, tmp_path):
+    task = build()
+    train(task, GROWS_AT + 8, films=films)
+    task.export(tmp_path / "fading", {})
+    assert load_codec(tmp_path / "fading").recipe.resolution == 32
+    seeing_more = build(encoder_side=64)
+    seeing_more.export(tmp_path / "coarse", {})
+    assert not load_codec(tmp_path / "coarse").has_encoder
+
+
+def test_it_starts_from_a_codec_and_its_coarse_levels(films, tmp_path):
+    codec = make_codec(tmp_path)
+    task = build(codec=codec)
+    codes = torch.randn(4, 1, CODE_SIZE)
+    with torch.no_grad():
+        whole, coarse = codec.generate(codes), task.generator(codes, 32)
+        torch.testing.assert_close(task.generator(codes, 64).clamp(-1, 1), whole, rtol=1e-4, atol=1e-5)
+    unexplained = 1 - codec.coarse[32].explained
+    assert unexplained < 0.2
+    assert (coarse - F.avg_pool2d(whole, 2)).square().mean() < 2 * unexplained * whole.var()
+    assert task.recipe == codec.recipe
+    losses = train(task, 112, films=films)
+    assert sum(losses[-4:]) < sum(losses[:4])
+
+
+def test_a_critic_pulls_at_the_generator_alone(films, tmp_path):
+    task = build(adversarial=0.1, group=4)
+    assert [phase.name for phase in task.phases()] == ["critic", "codec"]
+    batch = Batch(numbers=range(4), films=films(range(4), 32), seed=0, purpose="codec/0", device=CPU)
+    found = task.phases()[1].loss(batch)
+    torch.testing.assert_close(found["loss"], found["mse"] + 0.1 * found["adversarial"])
+    train(task, 112, films=films)
+    assert task.summary()["parameters"].keys() == {"encoder", "generator", "critic"}
+    task.export(tmp_path, {})
+    again = build(adversarial=0.1, group=4, codec=load_codec(tmp_path), discriminator=str(tmp_path / DISCRIMINATOR))
+    assert same_bits(again.critic.state_dict(), task.critic.state_dict())
+
+
+def test_the_schedule_is_a_function_of_images():
+    cfg = config()
+    assert cfg.images == 112
+    first, rising, last = cfg.moment(0), cfg.moment(GROWS_AT + 3), cfg.moment(10_000)
+    assert (first.at, rising.at, rising.seen, last.at) == (0, 1, 3, 1)
+    assert first.lr == pytest.approx(3e-3 / 16)
+    assert rising.lr == pytest.approx(1e-3 * 4 / 16, rel=0.02)
+    assert last.lr == pytest.approx(1e-3 * 0.05)
+    demo = PRESETS["demo"]()
+    assert demo.levels[-1].resolution == 4 * 2 ** (len(demo.channels) - 1) == 1024
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"levels": ()}, "needs a level or more: 0"),
+        ({"levels": LEVELS[::-1]}, "from coarse to fine: 64, 32"),
+        ({"levels": LEVELS[:1]}, "the last level must be the 64 pixels of the generator's films: 32"),
+        ({"noise": -1.0}, "noise must be 0 or more: -1.0"),
+        ({"storage": "int8"}, "storage must be one of float16, float32: int8"),
+        ({"encoder_side": 48}, "encoder_side must divide the 64 pixels of a film's side: 48"),
+        ({"encoder_side": 16}, "must see films of 32 pixels or more a side: 16"),
+        ({"betas": (0.9, 1.0)}, "betas must be"),
+        ({"group": 3}, "whole groups of 3: 8"),
+        ({"loss": "mse"}, "loss must read like"),
+        ({"encoder_rate": 0.0}, "encoder_rate must be above 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, line):
+    with pytest.raises(ConfigError, match=line):
+        build(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"resolution": 48}, "power of two from 4 up: 48"),
+        ({"fade": 9}, "0 to the level's 8 images: 9"),
+        ({"lr": 0.0}, "above 0 and under 1"),
+    ],
+)
+def test_levels_that_make_no_sense_are_refused(changes, line):
+    with pytest.raises(ConfigError, match=line):
+        Level(**{"resolution": 32, "images": 8, "batch": 4, **changes})
+
+
+def test_files_that_do_not_fit_are_refused(small_codec, tmp_path):
+    with pytest.raises(CodecError, match="must be a pggan"):
+        build(codec=load_codec(small_codec))
+    with pytest.raises(ConfigError, match="only with adversarial above 0: 0"):
+        build(discriminator=str(tmp_path / DISCRIMINATOR))

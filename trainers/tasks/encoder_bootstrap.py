@@ -1,0 +1,63 @@
+"""`latentray train encoder-bootstrap`: an encoder learns the codes of films that the generator makes; stage 1 of Weber et al. 2022."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engine.encode.codec import Codec
+from trainers import randomness
+from trainers.presets.encoder import EncoderBootstrapConfig
+from trainers.task import Batch
+from trainers.tasks.encoder_task import EncoderTask, start_encoder
+from trainers.tasks.joined_codec import pggan_of, side_by_side
+
+_SAMPLES = 8
+_JUDGED = 64
+
+
+def build_encoder_bootstrap(cfg: EncoderBootstrapConfig, *, device: torch.device, seed: int, codec: Codec) -> EncoderBootstrapTask:
+    """The task for a codec's generator. Raises CodecError for another than a PGGAN, ConfigError where settings do not fit it."""
+    pggan_of(codec)
+    return EncoderBootstrapTask(cfg, start_encoder(cfg, codec, EncoderBootstrapTask.name, seed), codec, device=device, seed=seed)
+
+
+class EncoderBootstrapTask(EncoderTask):
+    """Every step draws codes z ~ N(0, I) and makes films of them: no data set, and no film twice."""
+
+    name = "encoder-bootstrap"
+    recipe = None
+    resolution = None
+    _generator_passes = 1.0
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Equation 2: the mean distance |z - E(G(z))|, both on the gauge, since the length of z leaves no trace in a film."""
+        codes = self.codec.project(batch.normal("code", *self.codec.code_shape))
+        with torch.no_grad():
+            films = self.films_of(codes)
+        return {"loss": (self.encoder(films) - codes).abs().mean()}
+
+    def samples(self) -> Tensor:
+        """Films of fixed codes, and what becomes of them."""
+        with torch.no_grad():
+            films = self._made(range(_SAMPLES))
+        return side_by_side(films, self._reconstruct, side=self.films_of.side)
+
+    def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float]:
+        """On 64 films of codes that training does not draw: the mean distance of codes, and how close films of the codes found are."""
+        count = range(_JUDGED)
+        self.encoder.eval()
+        with torch.no_grad():
+            parts = [range(start, start + _SAMPLES) for start in count[::_SAMPLES]]
+            made = torch.cat([self._made(part) for part in parts])
+            found = torch.cat([self.encoder(part) for part in torch.split(made, _SAMPLES)])
+        distance = float((found - self._codes(count)).abs().mean())
+        return {"code_distance": distance, **self._judged(made)}
+
+    def _made(self, numbers: range) -> Tensor:
+        return self.films_of(self._codes(numbers))
+
+    def _codes(self, numbers: range) -> Tensor:
+        return self.codec.project(randomness.normal(self._seed, f"{self.name}/judged", numbers, *self.codec.code_shape).to(self._device))
