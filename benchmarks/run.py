@@ -24,6 +24,7 @@ BENCHMARKS = {
     "backends": "benchmarks.backends",
     "kernels": "benchmarks.kernel_ops",
     "train": "benchmarks.train",
+    "quality": "benchmarks.quality",
 }
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -42,12 +42,14 @@ def measure(
     id_from: str | None = None,
     limit: int | None = None,
     hash_key: bytes | None = None,
+    thumbnails: Sequence[int] = (),
     batch_size: int = 8,
 ) -> Iterator[FilmQuality]:
     """Compares every film of `source` that the archive has a code for, in plan order, a row a method.
 
     Methods: the code as stored; the encoder's own code, computed again from the film (where the codec has an encoder), which is
-    what refinement started from; an 8-bit thumbnail of as many bytes as the code; one gray, the film's mean.
+    what refinement started from; an 8-bit thumbnail of as many bytes as the code; one gray, the film's mean; and thumbnails of as many
+    bytes as `thumbnails` says, by names such as "thumbnail of 1024".
     Raises SourceError when source and archive have no film in common.
     """
     replay = Replay(archive, codec=codec)
@@ -58,7 +60,7 @@ def measure(
             refs = [ref for ref in shard.refs if ref.sample_id in row_of]
             for pixels in replay.sources(refs, batch_size=batch_size):
                 found += len(pixels.refs)
-                yield from _compare(replay, pixels, [row_of[ref.sample_id] for ref in pixels.refs])
+                yield from _compare(replay, pixels, [row_of[ref.sample_id] for ref in pixels.refs], thumbnails)
     if not found:
         raise SourceError(f"no film of the source has a code in the archive; were ids made another way (--id)? {source}")
 
@@ -90,7 +92,7 @@ def thumbnail(films: Tensor, num_bytes: int) -> Tensor:
     return metrics.resize_film(small, films.shape[-1]).clamp(0, 1)
 
 
-def _compare(replay: Replay, pixels: PixelBatch, rows: list[int]) -> Iterator[FilmQuality]:
+def _compare(replay: Replay, pixels: PixelBatch, rows: list[int], thumbnails: Sequence[int]) -> Iterator[FilmQuality]:
     if not rows or pixels.films is None:
         return
     films = metrics.to_unit(pixels.films).cpu()
@@ -101,6 +103,7 @@ def _compare(replay: Replay, pixels: PixelBatch, rows: list[int]) -> Iterator[Fi
         encoded = replay.as_stored(replay.codec.encode(pixels.pixels.to(replay.device)))
         candidates[ENCODER] = replay.films(encoded, replay.film_size)
     candidates[THUMBNAIL] = thumbnail(films, code_bytes)
+    candidates |= {f"{THUMBNAIL} of {num_bytes}": thumbnail(films, num_bytes) for num_bytes in thumbnails}
     candidates[GRAY] = films.mean((1, 2, 3), keepdim=True).expand_as(films).contiguous()
     for method, rebuilt in candidates.items():
         yield from _rows(pixels.refs, method, rebuilt, films)

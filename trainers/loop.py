@@ -108,6 +108,7 @@ class Loop:
             while self._seen < cfg.images and not is_stopped:
                 before = self._seen
                 self._step()
+                self._task.on_images(self._seen)  # what is shown, judged and made of it from here on is of this moment
                 self._seconds = perf_counter() - start
                 is_stopped = self._ranks.any(is_told())
                 is_last = is_stopped or self._seen >= cfg.images
@@ -125,7 +126,7 @@ class Loop:
     def _step(self) -> None:
         self._task.on_images(self._seen)
         size, resolution = self._task.batch_size, self._task.resolution
-        numbers = self._ranks.share(self._seen, size)
+        numbers = self._ranks.share(self._seen, size, group=self._task.group)
         parts = list(split(numbers, self._task.part_size, self._task.group))
         films: list[Tensor | None] = [None] * len(parts)
         if resolution is not None:

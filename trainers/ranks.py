@@ -26,10 +26,15 @@ class Ranks:
         """Whether this process writes the files of the run."""
         return self.rank == 0
 
-    def share(self, first: int, batch_size: int) -> range:
-        """This process's images of a step that begins with image `first`, consecutive. Raises ConfigError where they do not part evenly."""
-        if batch_size % self.size:
-            raise ConfigError(f"a step of {batch_size} images cannot be shared evenly by so many processes: {self.size}")
+    def share(self, first: int, batch_size: int, *, group: int = 1) -> range:
+        """This process's images of a step that begins with image `first`: consecutive, in whole groups.
+
+        Raises ConfigError where the step does not part evenly.
+        """
+        if batch_size % (self.size * group):
+            raise ConfigError(
+                f"a step of {batch_size} images in groups of {group} cannot be shared evenly by so many processes: {self.size}"
+            )
         own = batch_size // self.size
         return range(first + self.rank * own, first + (self.rank + 1) * own)
 

@@ -34,7 +34,7 @@ def run_quickly(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_unknown_benchmark_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb("bench", bench, ["decode", "speed"]) == 2
-    known = "decode, encode, memory, driver, refine, slots, backends, kernels, train"
+    known = "decode, encode, memory, driver, refine, slots, backends, kernels, train, quality"
     assert capsys.readouterr().err == f"latentray bench: benchmarks are {known}; there is no such one: speed\n"
 
 
@@ -130,3 +130,15 @@ def test_kernels_without_a_device_state_bytes_and_no_speed(workplace: Path, caps
     assert "needs a CUDA device" in str(rows[-1]["skipped"])
     assert {row["unit"] for row in rows[:-1]} == {"MB a call"}
     assert all(row["ratio"] > 1 for row in rows[:-1])
+
+
+@pytest.mark.slow
+def test_quality_puts_the_codec_beside_its_floors(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, rows = run_quickly("quality", workplace, capsys)
+    assert code == 0
+    refined, alone, *floors = rows
+    assert [row["step"].partition(", ")[2] for row in (refined, alone)] == ["4 steps", "encoder alone"]
+    assert [row["step"] for row in floors] == ["thumbnail of as many bytes", "thumbnail of 1024 bytes", "one gray"]
+    assert refined["quality"]["mean PSNR dB"] >= alone["quality"]["mean PSNR dB"] > floors[-1]["quality"]["mean PSNR dB"]
+    assert 0 <= refined["figures"]["worse"] <= 1 - refined["ratio"] <= 1
+    assert len(refined["values"]) == len(alone["values"])
