@@ -1,4 +1,4 @@
-"""Stage 1: an encoder learns the codes of generated films; the generator stays, and the length of a code counts for nothing."""
+"""Stage 1: an encoder learns the codes of generated films, the generator stays."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ TINY = {"depths": (1, 1), "widths": (8, 16), "stochastic_depth": 0.1, "quick": T
 
 
 def config(**changes):
-    return EncoderBootstrapConfig(**{"images": 64, "warm_up": 16, "horizon": 400, **TINY, **changes})
+    return EncoderBootstrapConfig(**{"images": 64, "warm_up": 16, "horizon": 400, "distance": "sphere", **TINY, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +28,20 @@ def build(codec, seed=1, **changes):
 
 
 def test_the_loss_falls_and_the_generator_stays(codec):
-    task = build(codec)
+    task = build(codec, horizon=1600, stochastic_depth=0.0)
     before = {name: value.clone() for name, value in codec.generator.state_dict().items()}
-    losses = train(task, 400)
-    assert sum(losses[-8:]) < 0.95 * sum(losses[:8])
+    losses = train(task, 1600)
+    assert sum(losses[-16:]) < 0.9 * sum(losses[:16])
     assert same_bits(before, codec.generator.state_dict())
     assert task.evaluate(None)["code_distance"] < 1.05  # of unrelated codes: about 1.13
 
 
-def test_the_length_of_a_code_counts_for_nothing(codec):
-    """Equation 2 on the gauge: the last layer's scale changes no loss."""
+def test_equation_2_is_learnt_as_well(codec):
+    losses = train(build(codec, distance="l1"), 400)
+    assert sum(losses[-8:]) < 0.97 * sum(losses[:8])
+
+
+def test_on_the_sphere_the_length_of_a_code_counts_for_nothing(codec):
     task = build(codec, stochastic_depth=0.0)
     batch = Batch(numbers=range(4), films=None, seed=0, purpose="encoder/0", device=CPU)
     loss = task.loss(batch)["loss"]
@@ -87,7 +91,7 @@ def test_the_codec_it_writes_has_this_encoder_and_the_generator_as_it_was(codec,
 def test_presets_are_settings_of_the_paper():
     weber = PRESETS["encoder-bootstrap"]["weber2022"]()
     assert (weber.lr_at(0), weber.lr_at(10**7), weber.batch, weber.images // weber.batch) == (5e-5, 5e-5, 64, 500_000)
-    assert (weber.depths, weber.stochastic_depth) == ((3, 3, 27, 3), 0.4)
+    assert (weber.depths, weber.stochastic_depth, weber.distance) == ((3, 3, 27, 3), 0.4, "l1")
 
 
 def test_what_does_not_fit_the_codec_is_refused(codec):
@@ -97,6 +101,8 @@ def test_what_does_not_fit_the_codec_is_refused(codec):
         build(codec, pool=3)
     with pytest.raises(ConfigError, match="must see films of 32 pixels or more a side: 16"):
         build(codec, pool=4)
+    with pytest.raises(ConfigError, match="distance must be one of l1, sphere: l3"):
+        config(distance="l3")
     with pytest.raises(ConfigError, match="horizon must be 0 or more: -1"):
         config(horizon=-1)
 

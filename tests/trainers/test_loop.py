@@ -1,6 +1,7 @@
 """The loop: a stopped run ends as an uninterrupted one, parts add up, and what goes wrong leaves the last good checkpoint."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -147,3 +148,20 @@ def test_a_stop_file_ends_the_run_after_its_step(tmp_path):
     outcome = loop(ToyTask(), tmp_path, 80).run()
     assert (outcome.images, outcome.is_stopped) == (8, True)
     assert len(checkpoints(tmp_path / CHECKPOINTS)) == 1
+
+
+def test_a_full_disk_leaves_the_former_checkpoint_whole(tmp_path):
+    loop(ToyTask(), tmp_path, 24).run()
+    (former,) = checkpoints(tmp_path / CHECKPOINTS)
+    before = former.read_bytes()
+    run = loop(ToyTask(), tmp_path, 48)
+    run.resume()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))  # a write beyond it fails, as on a disk that is full
+    try:
+        with pytest.raises(TrainError, match=r"checkpoint cannot be written \(File too large\); the former ones are whole"):
+            run.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in (tmp_path / CHECKPOINTS).iterdir()] == [former.name]
+    assert former.read_bytes() == before

@@ -75,10 +75,11 @@ LEVELS = [{"resolution": 32, "images": 32, "batch": 8}, {"resolution": 64, "imag
     [
         ["encoder-bootstrap", "--codec", "{gan}"],
         ["encoder-finetune", "--codec", "{gan}", "--data", "{films}"],
+        ["codec-finetune", "--codec", "{gan}", "--data", "{films}"],
         ["codec-finetune", "--data", "{films}", "--augment", "flip", "--set", f"levels={json.dumps(LEVELS)}"],
         ["codec-finetune", "--data", "{films}", "--set", f"levels={json.dumps(LEVELS)}", "--set", "adversarial=0.1"],
     ],
-    ids=["bootstrap", "finetune", "codec", "codec-with-critic"],
+    ids=["bootstrap", "finetune", "codec-from-generator", "codec", "codec-with-critic"],
 )
 def test_every_task_stopped_and_resumed_equals_one_run(films, gan, tmp_path, task):
     """For codecs the stop is in the middle of a fade."""

@@ -57,8 +57,8 @@ class FirstCodes(nn.Module):
             self._new.append(raw.detach())
 
     @torch.no_grad()
-    def apply_to(self, encoder: SidedEncoder) -> None:
-        """After the first step: standardises the encoder by the codes of all processes."""
+    def apply_to(self, encoder: SidedEncoder, *, spread: float = 1.0) -> None:
+        """After the first step: gives the codes noted, those of all processes, mean 0 and this spread."""
         if self.is_done:
             return
         raw = torch.cat(self._new)
@@ -66,8 +66,8 @@ class FirstCodes(nn.Module):
         total, square, count = raw.sum(dim=0), raw.square().sum(dim=0), raw.new_tensor(float(len(raw)))
         _sum_over_processes(total, square, count)
         mean = total / count  # [1, d]
-        spread = (square / count - mean.square()).mean().clamp_min(1e-12).sqrt()
-        encoder.standardise(mean, spread)
+        now = (square / count - mean.square()).mean().clamp_min(1e-12).sqrt()
+        encoder.standardise(mean, now / spread)
         self.is_done.fill_(True)
 
 

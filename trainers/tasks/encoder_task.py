@@ -15,10 +15,14 @@ from engine.encode.codec import Codec
 from engine.errors import ConfigError
 from engine.networks.coarse import Head
 from trainers import randomness
+from trainers.nets.code_statistics import FirstCodes
 from trainers.nets.sided_encoder import EncoderShape, SidedEncoder, build_encoder, take_encoder
 from trainers.presets.encoder import EncoderTraining
 from trainers.task import Batch, Phase, Stateful
 from trainers.tasks.joined_codec import ExportedCodec, HeldOut, count_parameters, gflop, mean_of, pggan_of
+
+_FIRST = 16  # films
+_FIRST_SPREAD = 0.5  # less than that of the codes looked for, which a fresh encoder does not know
 
 
 class FrozenFilms:
@@ -65,6 +69,8 @@ class EncoderTask(ABC):
         self._held_out = HeldOut()
         self.batch_size, self.part_size = cfg.batch, cfg.part or cfg.batch
         self.on_images(0)
+        if cfg.quick and (cfg.fresh or codec.encoder is None):
+            self._standardise()
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -113,6 +119,16 @@ class EncoderTask(ABC):
     @abstractmethod
     def _generator_passes(self) -> float:
         """How often an image goes through the generator; back in the codes costs as much as forward."""
+
+    def _standardise(self) -> None:
+        """Gives a fresh encoder's codes of some films mean 0 and a moderate spread (`SidedEncoder.standardise`)."""
+        codes = randomness.normal(self._seed, f"{self.name}/first", range(_FIRST), *self.codec.code_shape)
+        first = FirstCodes(is_done=False).to(self._device)
+        self.encoder.eval()  # draws no random numbers
+        with torch.no_grad():
+            first.add(self.encoder.raw(self.films_of(self.codec.project(codes.to(self._device)))))
+        self.encoder.train()
+        first.apply_to(self.encoder, spread=_FIRST_SPREAD)
 
     def _reconstruct(self, films: Tensor) -> Tensor:
         return self.films_of(self.encoder(films))
