@@ -175,16 +175,17 @@ def _demo() -> CodecFinetuneConfig:
     """1024x1024 with a code of 256, from nothing in about 25 minutes of one CPU core: coarse levels do the work, fine ones finish it."""
     return CodecFinetuneConfig(
         levels=(
-            Level(resolution=32, images=5_000, batch=8),
-            Level(resolution=64, images=6_000, batch=8, fade=400),
-            Level(resolution=128, images=6_000, batch=8, fade=400),
-            Level(resolution=256, images=1_500, batch=8, lr=5e-4, fade=400),
-            Level(resolution=512, images=400, batch=4, lr=5e-4, fade=100),
-            Level(resolution=1024, images=300, batch=4, lr=5e-4, fade=80),
+            Level(resolution=32, images=6_000, batch=8),
+            Level(resolution=64, images=6_000, batch=8, lr=6e-4, fade=400),
+            Level(resolution=128, images=6_000, batch=8, lr=4e-4, fade=400),
+            Level(resolution=256, images=2_400, batch=8, lr=3e-4, fade=400),
+            Level(resolution=512, images=600, batch=4, lr=3e-4, fade=100),
+            Level(resolution=1024, images=400, batch=4, lr=3e-4, fade=80),
         ),
+        noise=0.1,
         encoder_side=128,
         warm_up=200,
-        compile_from=256,
+        compile_from=64,
     )
 
 
