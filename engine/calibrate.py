@@ -55,7 +55,7 @@ def calibrate_codec(directory: str | Path, *, films: int = FILMS, seed: int = 0)
     plain = {_plain(name, digest): name for name, digest in replace(former.spec, coarse=None).files().items()}
     if set(plain) != set(spec.files()) or COARSE in plain:
         raise CodecError(f"the codec's weights files have names that cannot be told apart: {', '.join(former.spec.files())}")
-    weights = {name: read_tensors(name, files[kept]) for name, kept in plain.items()}
+    weights = {name: read_tensors(name, files[kept], as_stored=True) for name, kept in plain.items()}
     provenance = {**spec.provenance, "coarse": {"films": films, "seed": seed}}
     spec = replace(spec, coarse=WeightsFile(weights=COARSE), provenance=provenance)
     save_codec(directory, spec, weights={**weights, COARSE: heads_to_tensors(heads) | {METRIC: metric}})

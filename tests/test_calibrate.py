@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from engine.calibrate import calibrate_codec, fit_codec_heads
 from engine.cli import run_verb
-from engine.encode.codec import load_codec
+from engine.encode.codec import load_codec, save_codec
 from engine.errors import CodecError, ConfigError
 from engine.verbs import calibrate
 from tests.small_pggan import CODE_SIZE, make_pggan_codec
@@ -88,3 +89,13 @@ def test_the_verb_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run_verb("calibrate", calibrate, [str(folder), "--films", "16", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["digest"] == found["former_digest"] == load_codec(folder).digest
+
+
+def test_weights_keep_the_type_they_are_stored_in(tmp_path: Path) -> None:
+    whole = make_pggan_codec(tmp_path / "whole")
+    spec = load_codec(whole).spec
+    halves = {name: {key: value.half() for key, value in load_file(whole / name).items()} for name in spec.files()}
+    save_codec(tmp_path / "half", spec, weights=halves)
+    calibrate_codec(tmp_path / "half", films=8)
+    stored = load_file(tmp_path / "half" / load_codec(tmp_path / "half").spec.generator.weights)
+    assert {value.dtype for value in stored.values()} == {torch.float16}

@@ -18,13 +18,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_tensors(name: str, data: bytes) -> dict[str, Tensor]:
-    """The tensors in the bytes of the file `name`, floating ones as float32; raises CodecError where it is not safetensors."""
+def read_tensors(name: str, data: bytes, *, as_stored: bool = False) -> dict[str, Tensor]:
+    """The tensors in the bytes of the file `name`, floating ones as float32 or `as_stored`; CodecError where it is not safetensors."""
     try:
         tensors = load(data)
     except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type of tensor that torch does not have
         raise CodecError(f"{name} is not a readable safetensors file: {shortened(error)}") from None
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    return {key: value.float() if value.is_floating_point() and not as_stored else value for key, value in tensors.items()}
 
 
 def write_tensors(tensors: Mapping[str, Tensor]) -> bytes:
