@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trainers.loop import Loop
 from trainers.ranks import join
-from trainers.task import Task
-from trainers.training import Request, build_task, loop_settings
+from trainers.schedule import stages_of
+from trainers.training import Request, build_task, fitting_settings, loop_settings
 
 _PATIENCE = 60.0  # seconds of trying, after which stages are extrapolated from the one before by their pixels
 
@@ -39,7 +39,7 @@ def forecast(request: Request) -> dict[str, Any]:
     minute has gone: later ones are extrapolated by their pixels and say so.
     """
     ranks = join(request.device)
-    cfg = request.settings()
+    cfg = fitting_settings(request)
     task = build_task(request, cfg, ranks.device)
     loop_cfg = loop_settings(request, cfg, ranks.device)
     stages = stages_of(task, loop_cfg.images)
@@ -57,20 +57,6 @@ def forecast(request: Request) -> dict[str, Any]:
         "seconds": round(sum(stage["seconds"] for stage in stages), 1),
     }
     return dict(json.loads(json.dumps(told)))
-
-
-def stages_of(task: Task, images: int) -> list[dict[str, Any]]:
-    """The run as stretches of steps that take equally long."""
-    stages: list[dict[str, Any]] = []
-    seen = 0
-    while seen < images:
-        task.on_images(seen)
-        kind = {"resolution": task.resolution, "batch_size": task.batch_size}
-        if not stages or any(stages[-1][name] != value for name, value in kind.items()):
-            stages.append({"first_image": seen, **kind, "images": 0})
-        stages[-1]["images"] += task.batch_size
-        seen += task.batch_size
-    return stages
 
 
 def _time(loop: Loop, stages: list[dict[str, Any]]) -> None:

@@ -53,7 +53,7 @@ class Outcome:
     steps: int
     seconds: float
     is_stopped: bool
-    figures: dict[str, float]
+    figures: dict[str, float | str]
 
 
 class Loop:
@@ -64,7 +64,7 @@ class Loop:
         self._settings = dict(settings)
         self._seen = self._steps = 0
         self._seconds = 0.0
-        self._figures: dict[str, float] = {}
+        self._figures: dict[str, float | str] = {}
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._logged = (0, 0.0)  # images and seconds of the last line of the log
@@ -163,10 +163,10 @@ class Loop:
         norm = nn.utils.clip_grad_norm_(own, phase.clip or math.inf, foreach=True)
         means = self._ranks.mean(values)
         if not all(map(math.isfinite, [*means.values(), float(norm)])):
-            raise TrainingDiverged(
-                f"loss or gradient is not finite in phase {phase.name} at image {self._seen}"
-                f" ({', '.join(f'{name} {value:g}' for name, value in means.items())}); the last checkpoint stands: {self._out}"
-            )
+            kept = "the last checkpoint stands" if checkpoints(self._out / CHECKPOINTS) else "nothing was saved yet"
+            values_of = ", ".join(f"{name} {value:g}" for name, value in means.items())
+            where = f"in phase {phase.name} at image {self._seen}"
+            raise TrainingDiverged(f"loss or gradient is not finite {where} ({values_of}); {kept}: {self._out}")
         phase.optimiser.step()
         if phase.after is not None:
             phase.after()
@@ -181,20 +181,19 @@ class Loop:
         def is_due(every: int) -> bool:
             return is_last or (every > 0 and before // every != self._seen // every)
 
+        if is_due(cfg.checkpoint_images) and self._ranks.is_first:
+            self._save()  # first of all: who was told to stop may not be left the time for more
         if log is not None:
             log.advance(self._seen - before)
             if is_due(cfg.log_images):
                 log.record(self._row())
+            if is_due(cfg.evaluate_images):
+                self._figures = self._task.evaluate(None if self._feed is None else self._feed.held_out)
+                if self._figures:
+                    log.record({"images": self._seen, **self._figures})
             pictures = self._task.samples() if is_due(cfg.sample_images) else None
             if pictures is not None:
                 log.show(pictures, self._seen)
-            if is_due(cfg.evaluate_images):
-                held_out = None if self._feed is None else self._feed.held_out
-                self._figures = self._task.evaluate(held_out)
-                if self._figures:
-                    log.record({"images": self._seen, **self._figures})
-        if is_due(cfg.checkpoint_images) and self._ranks.is_first:
-            self._save()
         self._ranks.wait()
 
     def _row(self) -> dict[str, Any]:

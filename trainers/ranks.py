@@ -80,7 +80,10 @@ class Ranks:
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
-            dist.barrier()
+            try:
+                dist.barrier()
+            except RuntimeError as error:  # it says little of why; the process that ended says it
+                raise TrainError(f"another process of the run has ended ({type(error).__name__}); this was process {self.rank}") from None
 
 
 def join(device: str) -> Ranks:
@@ -95,6 +98,8 @@ def join(device: str) -> Ranks:
         raise ConfigError(f"this machine has no CUDA device that torch can use: {device}")
     local = int(os.environ.get("LOCAL_RANK", "0"))
     chosen = torch.device("cuda", local) if device == "cuda" or (device == "auto" and has_cuda) else torch.device("cpu")
+    if chosen.type == "cuda" and local >= torch.cuda.device_count():
+        raise ConfigError(f"machine has fewer CUDA devices ({torch.cuda.device_count()}) than processes; process {local} has none")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if dist.is_initialized():

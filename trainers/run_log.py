@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +23,7 @@ class RunLog:
     """The log of the run in `out`, gone on with at `seen` images: what an interrupted run logged beyond that is cut off."""
 
     def __init__(self, out: Path, *, seen: int, images: int) -> None:
-        # late: a bare image without these two still trains, and says what it lacks only when a run begins
+        # late: they take a second to load, and only the process that logs needs them
         from torch.utils.tensorboard.writer import SummaryWriter
         from tqdm import tqdm
 
@@ -43,7 +44,8 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
-        self._events.close()
+        with suppress(OSError):  # a disk that is full was said already, and must not hide why the run ends
+            self._events.close()
 
     def advance(self, images: int) -> None:
         """Moves the bar."""
@@ -51,10 +53,12 @@ class RunLog:
 
     def record(self, row: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl, its numbers as TensorBoard scalars at `row["images"]`. Raises TrainError where the disk is full."""
-        self._append(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if isinstance(value, int | float) and name != "images":
-                self._events.add_scalar(name, value, row["images"])
+        with _writing(self._file), self._file.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        with _writing(self._file):
+            for name, value in row.items():
+                if isinstance(value, int | float) and name != "images":
+                    self._events.add_scalar(name, value, row["images"])
         losses = [f"{name} {value:.4g}" for name, value in row.items() if name.endswith("loss")]
         self._bar.set_postfix_str(" ".join(losses), refresh=False)
 
@@ -66,18 +70,17 @@ class RunLog:
         file = self._samples / f"{seen:012d}.png"
         done, data = cv2.imencode(".png", grid)
         assert done
-        try:
+        with _writing(file):
             file.write_bytes(data.tobytes())
-        except OSError as error:
-            raise TrainError(f"sample grid cannot be written ({error.strerror}): {file}") from None
-        self._events.add_image("samples", grid, seen, dataformats="HW")
+            self._events.add_image("samples", grid, seen, dataformats="HW")
 
-    def _append(self, line: str) -> None:
-        try:
-            with self._file.open("a") as stream:
-                stream.write(line)
-        except OSError as error:
-            raise TrainError(f"metrics cannot be written ({error.strerror}): {self._file}") from None
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainError(f"run cannot be logged ({error.strerror}): {file}") from None
 
 
 def as_grid(pictures: Tensor) -> np.ndarray[Any, Any]:

@@ -30,7 +30,8 @@ class Batch:
     """A part of one step: images `numbers` of the run, counted from 0 over all steps and all processes.
 
     `films` [n, 1, R, R] float32 in [-1, 1], channels-last, at the task's `resolution`, augmented; None for a task that takes no films.
-    Random numbers come from here alone, and belong to an image: the same for any split into processes and parts.
+    Random numbers come from here and belong to an image: the same for any split into processes and parts. (Layers that draw by themselves,
+    such as stochastic depth, draw by the part.)
     """
 
     numbers: range
@@ -116,8 +117,9 @@ class Task(Protocol):
     def samples(self) -> Tensor | None:
         """Pictures [n, 1, R, R] in [-1, 1] to look at, the same codes or films each time, or None."""
 
-    def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float]:
-        """Figures for the log, by name. `films(r)` gives the held-out films [n, 1, r, r] in [-1, 1], the same each time; None without."""
+    def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float | str]:
+        """Figures for the log, by name. `films(r)` gives the held-out films [n, 1, r, r] in [-1, 1], the same each
+        time, n may be 0; None for a task without films. Text is for what figures depend on, such as a digest."""
 
     def summary(self) -> dict[str, Any]:
         """For `--dry-run`: {"parameters": {part: count}, "gflop_per_image": {level or phase: float}, ...}, plain JSON values."""

@@ -8,13 +8,25 @@ import sys
 from dataclasses import asdict, replace
 from typing import Any
 
-from engine.config import DecodeConfig
+from engine.config import DecodeConfig, check_at_least
 from engine.errors import ConfigError
 from engine.verbs.output import emit
 
 HELP = "make a codec from a data set of films"
 
 _PCA_SETTINGS = ("components", "resolution", "storage", "images", "seed", "max_failed_fraction", "batch_size")
+_NOT_FOR_PCA: dict[str, Any] = {
+    "limit": None,
+    "validation": 0.1,
+    "patient_column": "",
+    "exclude": "",
+    "augment": "none",
+    "codec": None,
+    "discriminator": None,
+    "set": [],
+    "workers": 0,
+}
+_SHARED = ("resume", "overwrite", "codec", "discriminator", "device", "precision", "threads", "keep")
 _EVERY = ("log", "sample", "evaluate", "checkpoint")
 
 
@@ -64,15 +76,18 @@ def _add_run(run: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Trains; returns 1 when too many films could not be read."""
+    """Trains; for pca it returns 1 when too many films could not be read."""
     if args.task not in _tasks():
         raise ConfigError(f"tasks in this version are {', '.join(_tasks())}; there is no such one: {args.task}")
     return _train_pca(args) if args.task == "pca" else _train(args)
 
 
 def _train(args: argparse.Namespace) -> int:
-    from trainers.training import prepare, train, work
+    from trainers.training import train, work
 
+    only = [name for name in ("components", "resolution", "storage", "batch_size") if hasattr(args, name)]
+    if only:
+        raise ConfigError(f"only pca takes --{only[0].replace('_', '-')}; --set NAME=VALUE replaces a setting: {getattr(args, only[0])}")
     request = _request(args)
     if args.dry_run:
         from trainers.forecast import forecast
@@ -81,24 +96,21 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     if args.workers:
         from engine.cluster.train_group import train_on_ray
+        from trainers.run_folder import check_folder, read_note
         from trainers.stopping import STOP
 
-        prepare(request)
-        folder = request.located().folder
-        train_on_ray(
-            work,
-            request.located().to_json(),
-            workers=args.workers,
-            address=args.address,
-            scratch=folder / "ray",
-            stop=(folder / STOP).touch,
-        )
-        told = json.loads((request.folder / "train.json").read_text())
+        check_at_least("workers", args.workers, 0)
+        there = request.located()
+        check_folder(there.folder, resume=there.resume, overwrite=there.overwrite)
+        scratch, stop = there.folder / "ray", (there.folder / STOP).touch
+        train_on_ray(work, there.to_json(), workers=args.workers, address=args.address, scratch=scratch, stop=stop)
+        told: dict[str, Any] | None = read_note(there.folder)
     else:
         told = train(request)
-        if told is None:
-            return 0
-    figures = "".join(f" · {name} {value:.4g}" for name, value in told["figures"].items())
+    if told is None:  # the first process of the run tells
+        return 0
+    numbers = {name: value for name, value in told["figures"].items() if isinstance(value, int | float)}
+    figures = "".join(f" · {name} {value:.4g}" for name, value in numbers.items())
     state = "stopped; --resume goes on" if told["is_stopped"] else "done"
     emit(args, f"{args.out}: {told['images']} images in {told['seconds']:.0f} s · {state}{figures}", told)
     return 0
@@ -129,10 +141,7 @@ def _request(args: argparse.Namespace) -> Any:
         seed=getattr(args, "seed", 0),
         films=films,
         every=every,
-        **{
-            name: getattr(args, name)
-            for name in ("resume", "overwrite", "codec", "discriminator", "device", "precision", "threads", "keep")
-        },
+        **{name: getattr(args, name) for name in _SHARED},
     )
 
 
@@ -155,6 +164,9 @@ def _train_pca(args: argparse.Namespace) -> int:
         raise ConfigError(f"presets of pca are {', '.join(PRESETS)}: {args.preset}")
     if args.data is None:
         raise ConfigError("pca needs --data")
+    unread = [name for name, default in _NOT_FOR_PCA.items() if getattr(args, name) != default]
+    if unread:
+        raise ConfigError(f"pca, which is one pass over all films, takes no --{unread[0].replace('_', '-')}: {getattr(args, unread[0])}")
     given = {name: value for name, value in vars(args).items() if name in _PCA_SETTINGS}
     decode = DecodeConfig(decoder=args.decoder, threads=args.threads)
     cfg = replace(PRESETS[args.preset](), decode=decode, **given)

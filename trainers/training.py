@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,25 +11,22 @@ from typing import Any, cast
 import torch
 
 import engine
-from engine.config import DecodeConfig
+from engine.config import DecodeConfig, check_at_least, check_choice
 from engine.encode.codec import load_codec
-from engine.encode.codec_directory import RUN_JSON, check_destination
 from engine.encode.precision import cpu_has_bf16
-from engine.errors import ConfigError, TrainError
+from engine.errors import ConfigError
 from trainers.catalogue import TASKS, builder_of, settings_of
-from trainers.checkpoint import checkpoints
 from trainers.film_feed import FilmFeed
 from trainers.film_request import FilmsRequest, build_feed
-from trainers.loop import CHECKPOINTS, Loop, Outcome
+from trainers.loop import Loop, Outcome
 from trainers.presets.films import SplitConfig
 from trainers.presets.loop import LoopConfig
 from trainers.ranks import Ranks, join, leave
-from trainers.run_log import EVENTS, METRICS, SAMPLES
-from trainers.stopping import STOP
+from trainers.run_folder import FILMS, check_folder, clear_folder, note, open_folder
+from trainers.schedule import check_shares
 from trainers.task import Task
 
-FILMS = "films"
-_OWN = (CHECKPOINTS, SAMPLES, EVENTS, FILMS)
+_PATHS = ("inception", "perceptual_weights")  # settings that say where files lie on one machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +61,11 @@ class Request:
                 raise ConfigError(f"{self.task} needs {name}")
             if need == "no" and given is not None:
                 raise ConfigError(f"{self.task} takes no {name}: {getattr(given, 'source', given)}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ConfigError(f"precision must be auto, fp32 or bf16: {self.precision}")
+        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        check_at_least("threads", self.threads, 0)
+        check_at_least("images", self.images or 0, 0)
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must be 0 or more and less than 2^63: {self.seed}")
 
     @property
     def folder(self) -> Path:
@@ -105,32 +104,6 @@ class Request:
         return Request(**{**values, "films": films})
 
 
-def prepare(request: Request) -> None:
-    """Checks the output directory and takes the place in it, before any process starts. Raises one clear line for a bad request."""
-    request.settings()
-    out = request.folder
-    check_destination(out)
-    has_run = bool(checkpoints(out / CHECKPOINTS))
-    if request.resume and not has_run:
-        raise TrainError(f"nothing to resume, the directory holds no checkpoint: {out}")
-    if has_run and not request.resume and not request.overwrite:
-        raise TrainError(f"directory holds a run already; --resume goes on with it, --overwrite begins anew: {out}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not request.resume:
-            for name in _OWN[:-1]:
-                shutil.rmtree(out / name, ignore_errors=True)
-            (out / METRICS).unlink(missing_ok=True)
-        (out / STOP).unlink(missing_ok=True)
-        _note(out, {"task": request.task, "preset": request.preset, "changes": request.changes, "seed": request.seed})
-    except OSError as error:
-        raise TrainError(f"run cannot be written ({error.strerror}): {out}") from None
-
-
-def _note(out: Path, values: Mapping[str, Any]) -> None:
-    (out / RUN_JSON).write_text(json.dumps(values, indent=2) + "\n")
-
-
 def train(request: Request) -> dict[str, Any] | None:
     """Trains as one process of the run: the only one, one of `torchrun`'s, or one of Ray Train's. The first tells of it."""
     if request.threads:
@@ -148,29 +121,42 @@ def work(values: dict[str, Any]) -> None:
 
 
 def _train(request: Request, ranks: Ranks) -> dict[str, Any] | None:
-    if ranks.is_first:
-        prepare(request)
-    ranks.wait()
-    cfg = request.settings()
+    out = request.folder
+    check_folder(out, resume=request.resume, overwrite=request.overwrite)
+    cfg = fitting_settings(request)
+    loop_cfg = loop_settings(request, cfg, ranks.device)
     task = build_task(request, cfg, ranks.device)
+    check_shares(task, loop_cfg.images, ranks)
+    ranks.wait()
+    if ranks.is_first:
+        open_folder(out, {"task": request.task, "preset": request.preset, "seed": request.seed})
     feed = None
     if request.films is not None and task.recipe is not None:
-        feed = build_feed(request.films, request.folder / FILMS, task.recipe, seed=request.seed, replace=not request.resume, ranks=ranks)
-    loop_cfg = loop_settings(request, cfg, ranks.device)
-    loop = Loop(task, feed, loop_cfg, ranks, request.folder, settings=lasting_settings(request, cfg, loop_cfg, feed))
+        feed = build_feed(request.films, out / FILMS, task.recipe, seed=request.seed, replace=not request.resume, ranks=ranks)
+    loop = Loop(task, feed, loop_cfg, ranks, out, settings=lasting_settings(request, cfg, loop_cfg, feed))
     if request.resume:
         loop.resume()
+    elif ranks.is_first:
+        clear_folder(out)
     try:
         outcome = loop.run()
     finally:
         if feed is not None:
             feed.close()
-    told = tell(request, cfg, task, feed, outcome, loop_cfg)
+    told = tell(request, task, feed, outcome, loop_cfg)
     if ranks.is_first:
-        task.export(request.folder, told)
-        _note(request.folder, told)
+        task.export(out, told)
+        note(out, told)
     ranks.wait()
     return told if ranks.is_first else None
+
+
+def fitting_settings(request: Request) -> Any:
+    """The task's settings, cut to the codec that it starts from where they can be."""
+    cfg = request.settings()
+    if request.codec is not None and hasattr(cfg, "cut_to"):
+        return cfg.cut_to(load_codec(request.codec).recipe.resolution)
+    return cfg
 
 
 def build_task(request: Request, cfg: Any, device: torch.device) -> Task:
@@ -198,7 +184,7 @@ def loop_settings(request: Request, cfg: Any, device: torch.device) -> LoopConfi
 
 def lasting_settings(request: Request, cfg: Any, loop_cfg: LoopConfig, feed: FilmFeed | None) -> dict[str, Any]:
     """What a resumed run must agree with: settings but for the number of images, seed, precision, codec and films."""
-    lasting = {name: value for name, value in asdict(cfg).items() if name != "images"}
+    lasting = {name: value for name, value in asdict(cfg).items() if name not in ("images", *_PATHS)}
     lasting |= {"seed": request.seed, "precision": loop_cfg.precision}
     if request.codec is not None:
         lasting["codec"] = load_codec(request.codec).digest
@@ -207,12 +193,12 @@ def lasting_settings(request: Request, cfg: Any, loop_cfg: LoopConfig, feed: Fil
     return cast("dict[str, Any]", json.loads(json.dumps(lasting)))  # as a checkpoint gives them back: tuples are lists
 
 
-def tell(request: Request, cfg: Any, task: Task, feed: FilmFeed | None, outcome: Outcome, loop_cfg: LoopConfig) -> dict[str, Any]:
+def tell(request: Request, task: Task, feed: FilmFeed | None, outcome: Outcome, loop_cfg: LoopConfig) -> dict[str, Any]:
     """The provenance of what a run makes, and what its command prints: no path, no name of a film or patient."""
     return {
         "task": request.task,
         "preset": request.preset,
-        "changes": request.changes,
+        "changes": {name: value for name, value in request.changes.items() if name not in _PATHS},
         "seed": request.seed,
         "precision": loop_cfg.precision,
         "images": outcome.images,

@@ -14,6 +14,8 @@ from engine.errors import ClusterError, LatentrayError
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 86_400  # seconds: the first process may read films for hours while the others wait
+
 
 def train_on_ray(
     work: Callable[[dict[str, Any]], None],
@@ -26,21 +28,24 @@ def train_on_ray(
 ) -> None:
     """Runs `work(request)` in `workers` processes that torch.distributed joins (NCCL where each gets a GPU, else Gloo) until all return.
 
+    `request` has a `device`; "cpu" leaves GPUs alone.
+
     `scratch` is where Ray Train keeps its own notes; every node must see it. `stop` is called at SIGTERM, to tell the processes.
     Raises ClusterError where the cluster has no room or a process dies, and the error of a request itself as it was raised.
     """
     connect(address, log_to_driver=False)  # without a dashboard Ray Train's helpers complain several times a second
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     resources = node_resources()
-    has_gpus = sum(gpus for _, gpus in resources) >= workers
+    has_gpus = request["device"] != "cpu" and sum(gpus for _, gpus in resources) >= workers
     cores = int(sum(cpus for cpus, _ in resources))
     if not has_gpus and cores < workers:
         raise ClusterError(f"cluster has fewer cores ({cores}) than training processes: {workers}")
     trainer = TorchTrainer(
         work,
         train_loop_config=request,
+        torch_config=TorchConfig(timeout_s=_PATIENCE),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=has_gpus),
         run_config=RunConfig(name="train", storage_path=str(scratch.absolute()), failure_config=FailureConfig(max_failures=0)),
     )

@@ -1,12 +1,11 @@
 """Training processes on Ray: they end with the weights of one process, and what goes wrong reaches the caller as it was raised."""
 
-import imagecodecs
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from engine.cli import run_verb
+from tests.trainers.small_films import write_films
 from trainers import train
 from trainers.checkpoint import checkpoints
 
@@ -16,12 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """A folder of 12 films of 64x64."""
-    folder = tmp_path_factory.mktemp("films")
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        coarse = rng.integers(0, 255, (8, 8), dtype=np.uint8)
-        (folder / f"film{number:02}.png").write_bytes(imagecodecs.png_encode(np.kron(coarse, np.ones((8, 8), np.uint8))))
-    return str(folder)
+    return write_films(tmp_path_factory.mktemp("films"), 12)
 
 
 def run(*argv):

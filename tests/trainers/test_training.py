@@ -7,14 +7,13 @@ import subprocess
 import sys
 import time
 
-import imagecodecs
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from engine.cli import run_verb
 from engine.encode.codec import load_codec
+from tests.trainers.small_films import write_films
 from trainers import train
 from trainers.checkpoint import checkpoints
 
@@ -38,12 +37,7 @@ def state(out):
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """A folder of 24 films of 64x64."""
-    folder = tmp_path_factory.mktemp("films")
-    rng = np.random.default_rng(0)
-    for number in range(24):
-        coarse = rng.integers(0, 255, (8, 8), dtype=np.uint8)
-        (folder / f"film{number:02}.png").write_bytes(imagecodecs.png_encode(np.kron(coarse, np.ones((8, 8), np.uint8))))
-    return str(folder)
+    return write_films(tmp_path_factory.mktemp("films"), 24)
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +189,7 @@ def test_a_run_is_not_overwritten_or_changed_by_accident(gan, films, capfd):
 def test_unreadable_films_are_named_and_skipped_within_a_limit(tmp_path, capfd, caplog):
     folder = tmp_path / "films"
     folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(20):
-        (folder / f"film{number:02}.png").write_bytes(imagecodecs.png_encode(rng.integers(0, 255, (64, 64), dtype=np.uint8)))
+    write_films(folder, 20)
     (folder / "broken.png").write_bytes(b"no film")
     same = ("pggan", "--preset", "cpu-small", "--data", str(folder), "--images", "16", "--threads", "1")
     assert run(*same, "--out", str(tmp_path / "strict"), "--max-failed-fraction", "0.01") == 2
