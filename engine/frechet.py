@@ -114,9 +114,9 @@ class FrechetDistance:
 class Fid(FrechetDistance):
     """Fréchet inception distance (Heusel et al. 2017) of gray films; its figure names the weights that it was measured with."""
 
-    def __init__(self, weights: str | None = None, *, device: str | torch.device = "cpu") -> None:
-        """`weights`: file or folder, see `find_inception`. Raises ConfigError in one line for weights that are missing or others."""
-        path = find_inception(weights)
+    def __init__(self, weights: str | None = None, *, device: str | torch.device = "cpu", flag: str = "--weights") -> None:
+        """`weights`, `flag`: see `find_inception`. Raises ConfigError in one line for weights that are missing or others."""
+        path = find_inception(weights, flag=flag)
         network = inception.InceptionV3()
         network.load_published(read_weights(path, network.published_shapes()))
         super().__init__(network.to(device), inception.NUM_FEATURES)
@@ -139,10 +139,10 @@ def fid(
     return distance.figures()
 
 
-def find_inception(weights: str | None) -> Path:
+def find_inception(weights: str | None, *, flag: str = "--weights") -> Path:
     """The weights file: `weights` itself, or in that folder, or where torch.hub keeps what it downloaded. Nothing is downloaded.
 
-    A file of safetensors with the same stem is as good. Raises ConfigError in one line with the file's name.
+    A file of safetensors with the same stem is as good. Raises ConfigError in one line with the file's name, and `flag`, which names it.
     """
     if weights and Path(weights).is_file():
         return Path(weights)
@@ -152,4 +152,4 @@ def find_inception(weights: str | None) -> Path:
             if path.is_file():
                 return path
     looked = " and ".join(str(folder) for folder in folders)
-    raise ConfigError(f"weights for FID were not found in {looked}; name their file or folder with --weights: {INCEPTION_FILE}")
+    raise ConfigError(f"weights for FID were not found in {looked}; name their file or folder with {flag}: {INCEPTION_FILE}")

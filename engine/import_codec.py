@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,7 +194,8 @@ def _weights_file(found: ImportedNetwork, out: Path, licence: str, *, dry_run: b
     if out.exists() and not out.is_dir():
         raise CodecError(f"weights are written into a directory, which this is not: {out}")
     if not dry_run:
-        _write_aside(file, safetensors.torch.save(found.state, metadata=about))
+        header = {"latentray": json.dumps(about)}  # one entry: safetensors writes several in any order
+        _write_aside(file, safetensors.torch.save(found.state, metadata=header))
     return _report(found, licence, file.name)
 
 

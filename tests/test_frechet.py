@@ -189,6 +189,8 @@ def test_missing_weights_are_one_line_that_helps(tmp_path: Path, hub: Path) -> N
     assert "\n" not in text
     for part in (str(tmp_path), str(hub), "--weights"):
         assert part in text
+    with pytest.raises(ConfigError, match=f"file or folder with --set inception=FILE: {INCEPTION_FILE}"):
+        find_inception(str(tmp_path), flag="--set inception=FILE")
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

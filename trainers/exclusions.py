@@ -48,7 +48,10 @@ def read_exclusions(file: Path, patient_columns: Sequence[str]) -> Exclusions:
     if delimiter is None:
         names, patients = {line.strip() for line in text.splitlines()}, set[str]()
     else:
-        names, patients = _columns(text, delimiter, patient_columns, file)
+        try:
+            names, patients = _columns(text, delimiter, patient_columns, file)
+        except csv.Error as error:
+            raise ConfigError(f"table of films to leave out cannot be read ({error}): {file}") from None
     names = {name.removeprefix("./") for name in names} - {""}
     return Exclusions(
         names=frozenset(names),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,30 @@ def test_a_truncated_file(save: str, keep: float, tmp_path: Path) -> None:
         torch.save({"state_dict": SegalGenerator().state_dict()}, path, _use_new_zipfile_serialization=save == "zip")
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
+    assert "is damaged, or no file of tensors by torch.save or numpy.savez: " in refusal(path)
+
+
+def test_a_damaged_stream_in_an_archive(tmp_path: Path) -> None:
+    path = tmp_path / "g.npz"
+    np.savez_compressed(path, **karras_arrays(is_fused=True))
+    with zipfile.ZipFile(path) as archive:
+        member = archive.infolist()[0]
+    data = bytearray(path.read_bytes())
+    extra = int.from_bytes(data[member.header_offset + 28 : member.header_offset + 30], "little")
+    data[member.header_offset + 30 + len(member.filename) + extra] |= 7  # a last block, of a kind that deflate does not have
+    path.write_bytes(data)
+    with pytest.raises(zlib.error), np.load(path) as arrays:
+        arrays[member.filename.removesuffix(".npy")]
+    assert "is damaged, or no file of tensors by torch.save or numpy.savez: " in refusal(path)
+
+
+def test_a_damaged_header_of_an_array(tmp_path: Path) -> None:
+    """NumPy takes a header that is no literal for one of Python 2, and looks for its tokens."""
+    path, header = tmp_path / "g.npz", b"{'descr': '<f4', 'fortran_order': False, 'shape': (3,"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("lod.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(tokenize.TokenError), np.load(path) as arrays:
+        arrays["lod"]
     assert "is damaged, or no file of tensors by torch.save or numpy.savez: " in refusal(path)
 
 

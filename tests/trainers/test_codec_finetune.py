@@ -13,7 +13,7 @@ from engine.networks.frozen_ops import folded_upsampling
 from engine.networks.pggan import PgganSettings
 from tests.trainers.steps import CODE_SIZE, make_codec, same_bits, states, train
 from trainers.nets.discriminator_file import DISCRIMINATOR
-from trainers.nets.sided_encoder import without_common_gradient
+from trainers.nets.sided_encoder import evaluating, without_common_gradient
 from trainers.nets.trainable_pggan import TrainablePggan, folded
 from trainers.presets.codec import PRESETS, CodecFinetuneConfig, Level
 from trainers.task import Batch
@@ -21,6 +21,7 @@ from trainers.tasks.codec_finetune import build_codec_finetune
 
 CPU = torch.device("cpu")
 GROWS_AT = 48
+UNEVEN = 44  # images of a level that grows at the same moment: its last batch is whole
 LEVELS = (Level(resolution=32, images=GROWS_AT, batch=8, lr=3e-3), Level(resolution=64, images=64, batch=4, fade=24, part=2))
 
 
@@ -77,11 +78,16 @@ def test_a_film_does_not_jump_where_a_level_begins(films):
     assert torch.equal(F.interpolate(below, scale_factor=2.0, mode="nearest"), above)
 
 
-@pytest.mark.parametrize(("stop", "adversarial"), [(8, 0.0), (24, 0.0), (GROWS_AT, 0.0), (56, 0.0), (100, 0.0), (56, 0.01)])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(films, stop, adversarial):
-    options = {"adversarial": adversarial, "group": 4, "critic_every": 1}
+@pytest.mark.parametrize(
+    ("stop", "adversarial", "fade"),
+    [(8, 0.0, 24), (24, 0.0, 24), (GROWS_AT, 0.0, 24), (56, 0.0, 24), (100, 0.0, 24), (56, 0.01, 24), (GROWS_AT, 0.01, 0)],
+)
+def test_a_resumed_run_ends_as_an_uninterrupted_one(films, stop, adversarial, fade):
+    options = {"adversarial": adversarial, "group": 4, "critic_every": 1, "levels": (LEVELS[0], replace(LEVELS[1], fade=fade))}
     whole, first, second = build(**options), build(**options), build(**options)
-    train(whole, 112, films=films)
+    train(whole, stop, films=films)
+    whole.evaluate(lambda resolution: films(range(2), resolution))  # changes nothing of what comes after
+    train(whole, 112, seen=stop, films=films)
     train(second, 8, films=films)  # not as it was built
     train(first, stop, films=films)
     for name, part in second.state().items():
@@ -103,20 +109,52 @@ def test_a_fresh_encoder_waits_and_then_learns(films):
     assert not same_bits(before, {name: task.encoder.state_dict()[name] for name in before})
 
 
-def test_a_level_begins_with_the_films_of_the_one_below(films):
-    task = build(levels=(LEVELS[0], replace(LEVELS[1], batch=8)))
+@pytest.mark.parametrize(("images", "below", "fade"), [(GROWS_AT, 32, 24), (UNEVEN, 32, 24), (UNEVEN, 32, 0), (UNEVEN, 16, 0)])
+def test_a_level_begins_with_the_films_of_the_one_below(films, tmp_path, images, below, fade):
+    task = build(levels=(replace(LEVELS[0], images=images, resolution=below), replace(LEVELS[1], batch=8, fade=fade)))
     train(task, GROWS_AT, films=films)
+    assert task.level == 64
     codes, whole = torch.randn(3, 1, 12), torch.tensor(0.0)
-    with torch.no_grad():
-        below = F.interpolate(task.generator(codes, 32), scale_factor=2.0, mode="bilinear")
-        before = (task.generator(codes, 64, whole) - below).square().mean()
-        task.generator.begin_level(64, task._typical_codes())
-        after = (task.generator(codes, 64, whole) - below).square().mean()
-    assert after < 0.5 * before
-    fitted = {name: value.clone() for name, value in states(task).items()}
+
+    def distance():
+        with torch.no_grad():
+            enlarged = F.interpolate(task.generator(codes, below), size=(64, 64), mode="bilinear")
+            return (task.generator(codes, 64, whole) - enlarged).square().mean()
+
+    before = distance()
     batch = Batch(numbers=range(GROWS_AT, GROWS_AT + 8), films=films(range(8), 64), seed=0, purpose="codec/0", device=CPU)
-    task.phases()[0].loss(batch)  # the first loss of the level makes the same fit, and makes it again for every part of a step
+    task.phases()[0].loss(batch)
+    assert distance() < 0.5 * before
+    fitted = {name: value.clone() for name, value in states(task).items()}
+    task.phases()[0].loss(batch)  # the same fit again, for another part of the step
+    task.samples()
     assert same_bits(fitted, states(task))
+    task.export(tmp_path, {})
+    assert load_codec(tmp_path).recipe.resolution == below
+    train(task, GROWS_AT + 8, seen=GROWS_AT, films=films)
+    trained = {name: value.clone() for name, value in states(task).items()}
+    task.samples()
+    assert same_bits(trained, states(task))
+
+
+def test_a_size_trained_twice_is_not_fitted_anew(films):
+    task = build(levels=(*LEVELS, replace(LEVELS[1], fade=0)))
+    train(task, 112, films=films)
+    trained = {name: value.clone() for name, value in states(task).items()}
+    task.samples()
+    assert (task.level, task.alpha) == (64, None)
+    assert same_bits(trained, states(task))
+
+
+def test_films_are_judged_and_shown_without_stochastic_depth(films):
+    task = build(stochastic_depth=0.5)
+    figures = [task.evaluate(lambda resolution: films(range(10), resolution)) for _ in range(2)]
+    assert figures[0] == figures[1]
+    assert torch.equal(task.samples(), task.samples())
+    assert task.encoder.training
+    with pytest.raises(ConfigError), evaluating(task.encoder):
+        config(noise=-1.0)
+    assert task.encoder.training
 
 
 def test_codes_without_a_common_gradient():
@@ -211,8 +249,25 @@ def test_the_schedule_is_a_function_of_images():
     assert first.lr == pytest.approx(3e-3 / 16)
     assert rising.lr == pytest.approx(1e-3 * 4 / 16, rel=0.02)
     assert last.lr == pytest.approx(1e-3 * 0.05)
+    uneven = config(levels=(replace(LEVELS[0], images=UNEVEN), replace(LEVELS[1], images=62)))
+    assert (uneven.images, uneven.moment(UNEVEN).at, uneven.moment(GROWS_AT).at, uneven.moment(GROWS_AT).seen) == (112, 0, 1, 0)
     demo = PRESETS["demo"]()
+    assert demo.images == 21_400
+    assert PRESETS["films"]() == demo
     assert demo.levels[-1].resolution == 4 * 2 ** (len(demo.channels) - 1) == 1024
+
+
+def test_a_schedule_is_cut_to_a_codec_and_ends_with_it(tmp_path):
+    higher = Level(resolution=128, images=16, batch=4, fade=8)
+    longer = config(levels=(*LEVELS, higher))
+    assert longer.images == 128
+    assert longer.cut_to(64) == longer.cut_to(64).cut_to(64) == config()
+    assert longer.cut_to(32).images == GROWS_AT
+    assert replace(longer, images=40).cut_to(64) == replace(config(), images=40)
+    assert longer.cut_to(256) == longer
+    alone = config(levels=(higher,)).cut_to(64)
+    assert (alone.levels, alone.images) == ((replace(higher, resolution=64),), 16)
+    assert build(codec=make_codec(tmp_path), levels=(*LEVELS, higher)).cfg == config()
 
 
 @pytest.mark.parametrize(
@@ -221,6 +276,8 @@ def test_the_schedule_is_a_function_of_images():
         ({"levels": ()}, "needs a level or more: 0"),
         ({"levels": LEVELS[::-1]}, "from coarse to fine: 64, 32"),
         ({"levels": LEVELS[:1]}, "the last level must be the 64 pixels of the generator's films: 32"),
+        ({"levels": (replace(LEVELS[0], resolution=16), LEVELS[1])}, "level.fade must be 0 but .*: 64 after 16"),
+        ({"levels": (*LEVELS, LEVELS[1])}, "level.fade must be 0 but .*: 64 after 64"),
         ({"noise": -1.0}, "noise must be 0 or more: -1.0"),
         ({"storage": "int8"}, "storage must be one of float16, float32: int8"),
         ({"encoder_side": 48}, "encoder_side must divide the 64 pixels of a film's side: 48"),

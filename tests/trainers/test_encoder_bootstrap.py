@@ -62,6 +62,13 @@ def test_coarse_films_do_where_the_encoder_pools(codec):
     assert (seen[0] - seen[1]).square().mean() < 2 * (1 - whole.codec.coarse[32].explained) * seen[0].var()
 
 
+def test_films_are_judged_and_shown_without_stochastic_depth(codec):
+    task = build(codec, stochastic_depth=0.5)
+    assert task.evaluate(None) == task.evaluate(None)
+    assert torch.equal(task.samples(), task.samples())
+    assert task.encoder.training
+
+
 def test_a_resumed_run_ends_as_an_uninterrupted_one(codec):
     whole, first, second = build(codec), build(codec), build(codec, seed=2)
     train(whole, 64)

@@ -76,6 +76,14 @@ def test_figures_and_pictures_are_of_held_out_films(codec, films):
     assert task.encoder.training
 
 
+def test_films_are_judged_and_shown_without_stochastic_depth(codec, films):
+    task = build(codec, stochastic_depth=0.5)
+    figures = [task.evaluate(lambda resolution: films(range(10), resolution)) for _ in range(2)]
+    assert figures[0] == figures[1]
+    assert torch.equal(task.samples(), task.samples())
+    assert task.encoder.training
+
+
 def test_a_resumed_run_ends_as_an_uninterrupted_one(codec, films):
     whole, first, second = (
         build(codec, stochastic_depth=0.2),

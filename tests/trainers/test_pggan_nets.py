@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.plain_pggan import PlainPggan
 from engine.errors import CodecError, TrainError
@@ -9,17 +10,18 @@ from engine.networks.frozen_ops import folded_upsampling
 from engine.networks.pggan import PgganGenerator, PgganSettings
 from trainers.nets.discriminator_file import load_discriminator, save_discriminator
 from trainers.nets.double_backward import conv, leaky_relu_, without_weight_gradients
-from trainers.nets.pggan_cost import count_parameters, step_gflop
+from trainers.nets.pggan_cost import step_gflop
 from trainers.nets.pggan_discriminator import DiscriminatorSettings, GrowingDiscriminator, spread
 from trainers.nets.pggan_generator import GrowingGenerator, folded
 from trainers.presets.pggan import PRESETS, PgganConfig
+from trainers.tasks.joined_codec import count_parameters
 
 WIDTHS = (12, 10, 8, 6)
 MOMENTS = pytest.mark.parametrize(("level", "alpha"), [(0, None), (1, 0.4), (3, None), (3, 0.25)])
 
 
 def config(**changes):
-    return PgganConfig(**{"channels": WIDTHS, "code_size": 16, "fade_images": (0,), "stable_images": (1,), "images": 1, **changes})
+    return PgganConfig(**{"channels": WIDTHS, "code_size": 16, "fade_images": (0, 1, 1, 1), "stable_images": (1,), "images": 4, **changes})
 
 
 def networks(cfg):
@@ -141,8 +143,8 @@ def test_segals_size():
         generator, discriminator = GrowingGenerator(PgganSettings(channels=cfg.channels)), GrowingDiscriminator(DiscriminatorSettings())
     colour = sum(3 * width + 3 for width in cfg.channels)  # the published model has nine colour layers, this one nine gray ones
     gray = sum(width + 1 for width in cfg.channels)
-    assert count_parameters(generator) == 23_086_795 - colour + gray
-    assert count_parameters(discriminator) == 23_082_161
+    found = count_parameters({"generator": generator, "discriminator": discriminator})
+    assert found == {"generator": 23_086_795 - colour + gray, "discriminator": 23_082_161}
 
 
 def test_cost_grows_with_the_level_and_not_with_the_batch():
@@ -164,9 +166,21 @@ def test_a_discriminator_comes_back_from_its_file(tmp_path):
     torch.testing.assert_close(again(films, 2), discriminator(films, 2))
 
 
-def test_other_files_are_no_discriminators(tmp_path):
-    from safetensors.torch import save_file
+def test_equal_discriminators_are_equal_bytes(tmp_path):
+    _, discriminator = networks(config())
+    for number in range(20):
+        save_discriminator(tmp_path / str(number), discriminator, 2)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
+
+@pytest.mark.parametrize("header", ["{", "7", "{}", '{"format": "latentray-discriminator-1"}'])
+def test_a_damaged_header_is_one_line(header, tmp_path):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "d", metadata={"latentray": header})
+    with pytest.raises(TrainError, match=r"^(discriminator cannot be read .*|.*holds no discriminator of this trainer): .*d$"):
+        load_discriminator(tmp_path / "d", device=torch.device("cpu"))
+
+
+def test_other_files_are_no_discriminators(tmp_path):
     (tmp_path / "torn").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(TrainError, match=r"discriminator cannot be read .*: .*torn"):

@@ -1,7 +1,9 @@
 """The progressive GAN as a task: its growth, its phases, what a resume brings back, and the codec that comes out."""
 
+import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +11,9 @@ import torch.nn.functional as F
 
 from engine.encode.codec import load_codec
 from engine.errors import ConfigError
+from engine.frechet import INCEPTION_FILE
+from engine.networks.inception import InceptionV3
+from engine.refine.weight_files import random_weights
 from trainers.catalogue import settings_of
 from trainers.loop import Loop
 from trainers.nets.discriminator_file import load_discriminator
@@ -48,8 +53,8 @@ class Films:
         return self.batch(range(1000, 1012), resolution)
 
 
-def build(cfg=SMALL, *, seed=1, **options):
-    return build_pggan(cfg, device=CPU, seed=seed, **options)
+def build(cfg=SMALL, *, seed=1):
+    return build_pggan(cfg, device=CPU, seed=seed)
 
 
 def trained(folder, *stops, cfg=SMALL):
@@ -143,7 +148,8 @@ def test_settings_can_be_replaced_by_name():
         ({"ema": 1.0}, "ema and leak must be under 1: 1.0, 0.2"),
         ({"output_range": "both"}, "output_range must be one of unit, signed: both"),
         ({"fade_images": (4, 0, 0)}, "the first level that is trained has none below it to fade from: 0"),
-        ({"fade_images": (0,), "stable_images": (4, 0, 4)}, "levels between trained ones must be trained as well: 1"),
+        ({"fade_images": (0,), "stable_images": (4, 0, 4)}, "levels above the first that is trained must fade in, .*: level 1"),
+        ({"fade_images": (0, 16, 0)}, "levels above the first that is trained must fade in, fade_images must be 1 or more: level 2"),
         ({"batch_size": (0,)}, "batch_size must be 1 or more: 0"),
         ({"code_size": 0}, "code_size must be 1 or more: 0"),
     ],
@@ -173,12 +179,6 @@ def test_weights_depend_on_the_seed_alone():
     assert not torch.equal(one["generator/linear.weight"], other["generator/linear.weight"])
 
 
-def test_a_discriminator_can_be_given():
-    given = build(seed=2).discriminator.state_dict()
-    task = build(discriminator_state=given)
-    assert all(torch.equal(value, given[name]) for name, value in task.discriminator.state_dict().items())
-
-
 @pytest.mark.parametrize("stop", [8, 20, 32, 52, 64])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop):
     whole, resumed = tensors(trained(tmp_path / "whole", 84)), tensors(trained(tmp_path / "parts", stop, 84))
@@ -206,7 +206,7 @@ def test_a_phase_moves_its_own_network_alone(tmp_path):
         assert {name.partition("/")[0] for name in changed} == {moved}
         above = {name for name in changed if "/levels.1" in name or "gray.2" in name}
         assert not above, "levels that are not there yet must not move"
-        assert phase.after is None or moved == "generator"
+        assert (phase.after is not None) == (moved == "generator")
 
 
 @pytest.mark.parametrize("fades", [True, False])
@@ -240,15 +240,28 @@ def test_figures_are_sliced_wasserstein_distances():
     assert set(found) == {"swd_16", "swd_mean", "judged_films"}
     assert found["judged_films"] == 12
     assert task.evaluate(None) == {}
+    assert task.evaluate(lambda side: Films().held_out(side)[:0]) == {}
     task.on_images(0)
     assert task.evaluate(Films().held_out) == {}
 
 
-def test_missing_inception_weights_are_named(tmp_path):
-    task = build(replace(SMALL, inception=str(tmp_path)))
+def test_missing_inception_weights_are_named_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with pytest.raises(ConfigError, match=f"weights for FID were not found .* with --set inception=FILE: {INCEPTION_FILE}"):
+        build(replace(SMALL, inception=str(tmp_path)))
+
+
+def test_inception_judges_two_films_or_more(tmp_path):
+    file = tmp_path / INCEPTION_FILE
+    torch.save(random_weights(InceptionV3().published_shapes(), 0), file)
+    task = build(replace(SMALL, inception=str(file)))
     task.on_images(60)
-    with pytest.raises(ConfigError, match="weights for FID were not found"):
-        task.evaluate(Films().held_out)
+    found = task.evaluate(lambda side: Films().held_out(side)[:2])
+    assert list(found) == ["swd_16", "swd_mean", "judged_films", "fid", "fid_weights"]
+    assert found["fid"] > 0
+    assert found["fid_weights"] == f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    assert set(task.evaluate(lambda side: Films().held_out(side)[:1])) == {"swd_16", "swd_mean", "judged_films"}
+    assert task.evaluate(lambda side: Films().held_out(side)[:0]) == {}
 
 
 def test_summary_is_plain_json():
@@ -289,6 +302,18 @@ def test_a_compiled_generator_has_the_same_gradients():
     assert plain.keys() == compiled.keys()
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_levels_do_not_add_up_to_the_limit_of_graphs(monkeypatch):
+    """Inductor is left out: what counts is how often the generator is traced."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)  # a level's own: fading, then whole
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    task = build(replace(SMALL, compile=True))
+    for seen in (0, 16, 24, 40, 48, 56, 64, 80):
+        task.on_images(seen)
+        task.phases()[1].loss(batch(task))
+    torch.compiler.reset()
 
 
 def test_it_learns_how_bright_films_are(tmp_path):

@@ -206,8 +206,15 @@ def test_lists_that_cannot_be_used(folder):
     here = folder.parent
     (here / "table.csv").write_text("name\nfilm04.png\n")
     (here / "latin.txt").write_bytes(b"\xff\xfe\xfa")
+    (here / "long.csv").write_text(f"path\n{'x' * 200_000}\n")  # as after a quotation mark that is never closed
     (here / "all.txt").write_text("\n".join(f"film{film:02}.png" for film in range(30)))
-    for name, message in [("table.csv", "no column path, id or patient_id"), ("latin.txt", "UTF-8"), ("none.txt", "no such file")]:
+    refused = {
+        "table.csv": "no column path, id or patient_id",
+        "latin.txt": "UTF-8",
+        "none.txt": "no such file",
+        "long.csv": r"^table of films to leave out cannot be read \(field larger than .*\): .*long\.csv$",
+    }
+    for name, message in refused.items():
         with pytest.raises(ConfigError, match=message):
             split_films(packed, SplitConfig(exclude=str(here / name)))
     with pytest.raises(SourceError, match=r"no film is left to train on.*: 30"):

@@ -17,18 +17,20 @@ from trainers.nets.pggan_discriminator import DiscriminatorSettings, GrowingDisc
 
 DISCRIMINATOR = "discriminator.safetensors"
 _FORMAT = "latentray-discriminator-1"
+_HEADER = "latentray"  # one entry: safetensors writes several in any order
 
 
 def save_discriminator(file: Path, network: GrowingDiscriminator, level: int) -> None:
-    """Writes what the network has up to `level`, aside and then renamed. Weights are not folded: they go on being trained."""
+    """Writes what the network has up to `level`, aside and then renamed: equal bytes for equal weights, which are not folded."""
     settings = replace(network.settings, channels=network.settings.channels[: level + 1])
     with torch.device("meta"):
         wanted = GrowingDiscriminator(settings).state_dict()
     state = network.state_dict()
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(wanted)}
+    header = json.dumps({"format": _FORMAT, "settings": asdict(settings)})
     partial = file.with_name(file.name + ".partial")
     try:
-        partial.write_bytes(save(tensors, metadata={"format": _FORMAT, "settings": json.dumps(asdict(settings))}))
+        partial.write_bytes(save(tensors, metadata={_HEADER: header}))
         partial.replace(file)
     except OSError as error:
         raise TrainError(f"discriminator cannot be written ({error.strerror}): {file}") from None
@@ -40,13 +42,13 @@ def load_discriminator(file: Path, *, device: torch.device) -> GrowingDiscrimina
     """The network of a file; its highest level, `top`, is the one it was saved at. Raises TrainError where the file is none of these."""
     try:
         with safe_open(file, framework="pt") as opened:
-            about = opened.metadata() or {}
-        data = file.read_bytes()
-    except (OSError, SafetensorError) as error:
+            header = json.loads((opened.metadata() or {}).get(_HEADER, "{}"))
+        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+            raise TrainError(f"safetensors file holds no discriminator of this trainer: {file}")
+        stored, data = header["settings"], file.read_bytes()
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainError(f"discriminator cannot be read ({type(error).__name__}): {file}") from None
-    if about.get("format") != _FORMAT:
-        raise TrainError(f"safetensors file holds no discriminator of this trainer: {file}")
-    settings = read_settings(DiscriminatorSettings, json.loads(about["settings"]), file.name)
+    settings = read_settings(DiscriminatorSettings, stored, file.name)
     with torch.device("meta"):
         network = GrowingDiscriminator(settings)
     fill(network, read_tensors(file.name, data), file.name)

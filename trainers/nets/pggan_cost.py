@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -31,11 +30,6 @@ def step_gflop(generator: PgganSettings, discriminator: DiscriminatorSettings, l
         judge.requires_grad_(False)
         generator_loss(lambda films: judge(films, level), make(codes, level))["loss"].backward()  # type: ignore[no-untyped-call]
     return float(counter.total) / 1e9 / batch_size
-
-
-def count_parameters(network: nn.Module) -> int:
-    """How many numbers a network learns."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -67,15 +67,16 @@ class TrainablePggan(nn.Module):
             self._take_head(head)
 
     @torch.no_grad()
-    def begin_level(self, resolution: int, latents: Tensor) -> None:
-        """Fits the gray layer of a level that has not been trained to the films of the level below, made smoothly larger: by least squares.
+    def begin_level(self, resolution: int, latents: Tensor, *, below: int) -> None:
+        """Fits the gray layer of a level that has not been trained to films of `below` pixels, made smoothly larger: by least squares.
 
-        Left to the optimiser, it would take hundreds of steps to grow from next to nothing, in which films are flat. The fit is to
-        `latents` [N, 1, code_size]. In whole float32; where it cannot be made, the layer stays as it is.
+        Left to the optimiser, it would take hundreds of steps to grow from next to nothing, in which films are flat. `below` is the last
+        level that has been trained; the fit is to `latents` [N, 1, code_size]. In whole float32; where it cannot be made, the layer stays
+        as it is.
         """
         with torch.autocast(latents.device.type, enabled=False):
-            x, below = self._features(latents, resolution)
-            film = F.interpolate(self._signed(self._film(below)), scale_factor=2.0, mode="bilinear", align_corners=False)
+            x, _ = self._features(latents, resolution)
+            film = F.interpolate(self(latents, below), size=(resolution, resolution), mode="bilinear", align_corners=False)
         heads = fit_heads(lambda _: iter([(resolution, x)]), lambda _: film, iter([latents]))
         for head in heads.values():
             self._take_head(head)
@@ -144,6 +145,7 @@ def folded(weight: Tensor) -> Tensor:
 
     What `engine.networks.frozen_ops.folded_upsampling` makes once, in double precision.
     """
+    # `pggan_generator.folded` has the same values, but sums gradients in another order: their last bits differ, so trained weights would.
     wide = F.pad(weight.flip(2, 3), (1, 1, 1, 1))  # [D, C, 5, 5]
     return (wide[:, :, 1:, 1:] + wide[:, :, 1:, :-1] + wide[:, :, :-1, 1:] + wide[:, :, :-1, :-1]).transpose(0, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from engine.config import check_at_least, check_choice, parse_loss
 from engine.errors import ConfigError
@@ -15,8 +16,8 @@ __all__ = ["PRESETS", "CodecFinetuneConfig", "Level", "Moment", "annealed"]
 class Level:
     """A stretch of training on films of one size: `images` of them, `batch` a step, at a learning rate that starts at `lr`.
 
-    `fade`: over so many of them the film of the level below gives way, where the level starts from nothing. `part`: images that go
-    through the networks at a time, 0 for all of a step.
+    `fade`: over so many of them the film of the level below, which must have half the resolution, gives way, where the level starts from
+    nothing. `part`: images that go through the networks at a time, 0 for all of a step.
     """
 
     resolution: int
@@ -36,6 +37,11 @@ class Level:
             raise ConfigError(f"level.lr must be above 0 and under 1: {self.lr}")
         if not 0 <= self.fade <= self.images:
             raise ConfigError(f"level.fade must be 0 to the level's {self.images} images: {self.fade}")
+
+    @property
+    def taken(self) -> int:
+        """The level's images in steps of whole batches: the last one is never cut."""
+        return math.ceil(self.images / self.batch) * self.batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +115,10 @@ class CodecFinetuneConfig:
         sides = [level.resolution for level in self.levels]
         if sides != sorted(sides):
             raise ConfigError(f"levels must go from coarse to fine: {', '.join(map(str, sides))}")
+        for below, level in pairwise(self.levels):
+            if level.fade and level.resolution != 2 * below.resolution:
+                sizes = f"{level.resolution} after {below.resolution}"
+                raise ConfigError(f"level.fade must be 0 but where the resolution is twice that of the level before: {sizes}")
         if not self.floor <= 1:
             raise ConfigError(f"floor must be 0 to 1: {self.floor}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -119,23 +129,29 @@ class CodecFinetuneConfig:
         if uneven:
             raise ConfigError(f"the batch of a level must be less than a group or whole groups of {self.group}: {uneven[0]}")
         if not self.images:
-            object.__setattr__(self, "images", sum(level.images for level in self.levels))
+            object.__setattr__(self, "images", self._taken())
 
     def cut_to(self, resolution: int) -> CodecFinetuneConfig:
-        """The same for a generator that ends at a lower level than the last one here: what lies above is left out."""
+        """The same for a generator that ends at a lower level than the last one here: what lies above is left out, and so are its images.
+
+        Where `images` is not the end of the last level, it stays. A config that is cut already stays as it is.
+        """
         kept = tuple(level for level in self.levels if level.resolution <= resolution)
-        if self.levels[-1].resolution <= resolution or (kept and kept[-1].resolution == resolution):
-            return replace(self, levels=kept)
-        return replace(self, levels=(*kept, replace(self.levels[len(kept)], resolution=resolution)))
+        if len(kept) < len(self.levels) and (not kept or kept[-1].resolution < resolution):
+            kept = (*kept, replace(self.levels[len(kept)], resolution=resolution))
+        return replace(self, levels=kept, images=0 if self.images == self._taken() else self.images)
 
     def moment(self, seen: int) -> Moment:
         """Where training is once `seen` images are seen; beyond the last level its learning rate stays at the floor."""
         at = 0
-        while at + 1 < len(self.levels) and seen >= self.levels[at].images:
-            seen -= self.levels[at].images
+        while at + 1 < len(self.levels) and seen >= self.levels[at].taken:
+            seen -= self.levels[at].taken
             at += 1
         level = self.levels[at]
         return Moment(at=at, seen=seen, lr=annealed(level.lr, seen, level.images, warm_up=self.warm_up, floor=self.floor))
+
+    def _taken(self) -> int:
+        return sum(level.taken for level in self.levels)
 
 
 def annealed(lr: float, seen: int, images: int, *, warm_up: int, floor: float) -> float:
@@ -189,4 +205,9 @@ def _demo() -> CodecFinetuneConfig:
     )
 
 
-PRESETS = {"default": _demo, "demo": _demo, "films": _demo, "cpu-small": _cpu_small}
+def _films() -> CodecFinetuneConfig:
+    """The demo's settings under another name, for real films: with `--augment flip`, since there are never enough of them."""
+    return _demo()
+
+
+PRESETS = {"default": _demo, "demo": _demo, "films": _films, "cpu-small": _cpu_small}

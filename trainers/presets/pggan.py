@@ -37,8 +37,9 @@ class PgganConfig:
     """The networks, the losses, and what each level gets. Tuples have one value a level, from 4x4 up, or a single one for all levels.
 
     A level fades in over `fade_images` and is then trained on `stable_images` more; the last one goes on for as long as the run does.
-    Levels with neither are passed over, so training may begin above 4x4. `batch_size` counts images of all processes, `part_size` those
-    that one process takes at a time (0: all its share), `group` those over which the discriminator's spread is taken.
+    The lowest levels may have neither and are passed over; the first that is trained cannot fade, all above it must. `batch_size` counts
+    images of all processes, `part_size` those that one process takes at a time (0: all its share), `group` those over which the
+    discriminator's spread is taken.
     `fade_reals`: whether real films fade as well (Karras does that, Segal does not). `images`: where a run ends unless told otherwise.
     `inception`: a file of weights for the Frechet distance, "" to go without it. `compile`: the generator through Inductor.
     """
@@ -116,9 +117,9 @@ class PgganConfig:
         first = next((level for level in levels if self.count("fade_images", level) + self.count("stable_images", level)), levels[-1])
         if self.count("fade_images", first):
             raise ConfigError(f"the first level that is trained has none below it to fade from: {first}")
-        gaps = [level for level in levels[first + 1 :] if not self.count("fade_images", level) + self.count("stable_images", level)]
-        if gaps:
-            raise ConfigError(f"levels between trained ones must be trained as well: {gaps[0]}")
+        sudden = [level for level in levels[first + 1 :] if not self.count("fade_images", level)]
+        if sudden:  # passed over, or at its first image whole and not trained at all
+            raise ConfigError(f"levels above the first that is trained must fade in, fade_images must be 1 or more: level {sudden[0]}")
 
 
 _BY_LEVEL = ("lr", "batch_size", "part_size", "group", "fade_images", "stable_images")

@@ -24,7 +24,7 @@ from trainers.losses.wgan_gp import critic_loss, generator_loss
 from trainers.nets.code_statistics import FirstCodes, RunningMean
 from trainers.nets.discriminator_file import DISCRIMINATOR, save_discriminator
 from trainers.nets.pggan_discriminator import GrowingDiscriminator
-from trainers.nets.sided_encoder import SidedEncoder, without_common_gradient
+from trainers.nets.sided_encoder import SidedEncoder, evaluating, without_common_gradient
 from trainers.nets.trainable_pggan import TrainablePggan, level_at
 from trainers.presets.codec import CodecFinetuneConfig
 from trainers.task import Batch, Phase, Stateful
@@ -134,7 +134,8 @@ class CodecFinetuneTask:
         self.resolution = max(self.level, self.encoder.side)
         self.batch_size = level.batch
         self.part_size = level.part or level.batch
-        self._is_beginning = fade > 0 and moment.seen == 0
+        below = self.cfg.levels[moment.at - 1].resolution if self._is_new and moment.at > 0 else self.level
+        self._begins_from = below if below < self.level and moment.seen == 0 else None
         self._is_waiting = self._is_new and seen < self.cfg.wait
         self._is_settling = self._is_new and seen < self.cfg.settle
         self.group = min(self.cfg.group, level.batch) if self._is_settling or self.critic is not None else 1
@@ -155,20 +156,22 @@ class CodecFinetuneTask:
 
     def samples(self) -> Tensor:
         """Held-out films beside what the codec makes of them at this level; before the first evaluation, films of random codes."""
+        self._begin()
         shown = self._held_out.films
         if shown is None or shown.shape[-1] < self.resolution:
             with torch.no_grad():
                 return self._random(range(_SAMPLES)).clamp(-1, 1)
-        return side_by_side(shown, self._reconstruct, side=self.level)
+        with evaluating(self.encoder):
+            return side_by_side(shown, self._reconstruct, side=self.level)
 
     def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float]:
         """PSNR, SSIM and sliced Wasserstein distance of the encoder's reconstructions at this level, and the distance of random films."""
         if films is None:
             return {}
-        self.encoder.eval()
-        found = self._held_out.figures(films(self.resolution).to(self._device), self._reconstruct, side=self.level, random=self._random)
-        self.encoder.train()
-        return found
+        self._begin()
+        held_out = films(self.resolution).to(self._device)
+        with evaluating(self.encoder):
+            return self._held_out.figures(held_out, self._reconstruct, side=self.level, random=self._random)
 
     def summary(self) -> dict[str, Any]:
         """Weights, and GFLOP of an image's part of a step by resolution: three times the way forward. The critic's are not counted."""
@@ -184,7 +187,7 @@ class CodecFinetuneTask:
 
     def export(self, out: Path, provenance: dict[str, Any]) -> None:
         """Writes the codec of the last level that is whole. Below the side that the encoder sees it has no encoder."""
-        level = self.level if self.alpha is None else max(self.level // 2, 4)
+        level = self._begins_from or (self.level if self.alpha is None else self.level // 2)
         settings = {name: value for name, value in asdict(self.cfg).items() if name not in ("images", "perceptual_weights")}
         ExportedCodec(
             encoder=self.encoder if level >= self.encoder.side else None,
@@ -202,8 +205,7 @@ class CodecFinetuneTask:
 
     def _codec_loss(self, batch: Batch) -> dict[str, Tensor]:
         films, size = batch.pixels, self.generator.settings.code_size
-        if self._is_beginning:
-            self.generator.begin_level(self.level, self._typical_codes())
+        self._begin()
         codes = self._codes(films)
         noisy = project(codes + self.cfg.noise * batch.normal("noise", 1, size), "sphere")
         made = self._make(noisy, self.level, self._share())
@@ -227,6 +229,11 @@ class CodecFinetuneTask:
         self.mean.add(codes)
         return codes
 
+    def _begin(self) -> None:
+        """Fits a level before anything is made of it: to the same, however often this is called until its first step is done."""
+        if self._begins_from is not None:
+            self.generator.begin_level(self.level, self._typical_codes(), below=self._begins_from)
+
     def _typical_codes(self) -> Tensor:
         """Codes about the mean code, as far from it as codes are; the same in all processes."""
         mean, size = self.mean.value, self.generator.settings.code_size
@@ -236,6 +243,7 @@ class CodecFinetuneTask:
 
     def _critic_loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.critic is not None
+        self._begin()
         with torch.no_grad():
             fake = self._make(batch.normal("random", 1, self.generator.settings.code_size), self.level, self._share())
         real, mix = shrink(batch.pixels, self.level), batch.uniform("mix", 1, 1, 1)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from engine.encode.codec import Codec
 from trainers import randomness
-from trainers.nets.sided_encoder import SidedEncoder
+from trainers.nets.sided_encoder import SidedEncoder, evaluating
 from trainers.presets.encoder import EncoderBootstrapConfig
 from trainers.task import Batch
 from trainers.tasks.encoder_task import EncoderTask, start_encoder
-from trainers.tasks.joined_codec import pggan_of, side_by_side
+from trainers.tasks.joined_codec import pggan_of
 
 _SAMPLES = 8
 _JUDGED = 64
@@ -50,13 +50,12 @@ class EncoderBootstrapTask(EncoderTask):
         """Films of fixed codes, and what becomes of them."""
         with torch.no_grad():
             films = self._made(range(_SAMPLES))
-        return side_by_side(films, self._reconstruct, side=self.films_of.side)
+        return self._beside(films)
 
     def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float]:
         """On 64 films of codes that training does not draw: the mean distance of codes, and how close films of the codes found are."""
         count = range(_JUDGED)
-        self.encoder.eval()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.encoder):
             parts = [range(start, start + _SAMPLES) for start in count[::_SAMPLES]]
             made = torch.cat([self._made(part) for part in parts])
             found = torch.cat([self.encoder(part) for part in torch.split(made, _SAMPLES)])

@@ -15,7 +15,7 @@ from trainers.nets.sided_encoder import SidedEncoder
 from trainers.presets.encoder import EncoderFinetuneConfig
 from trainers.task import Batch
 from trainers.tasks.encoder_task import EncoderTask, start_encoder
-from trainers.tasks.joined_codec import film_loss, objective_for, pggan_of, side_by_side
+from trainers.tasks.joined_codec import film_loss, objective_for, pggan_of
 
 _SAMPLES = 8
 
@@ -55,7 +55,7 @@ class EncoderFinetuneTask(EncoderTask):
     def samples(self) -> Tensor:
         """Held-out films beside their reconstructions; before the first evaluation, films of fixed random codes."""
         if self._held_out.films is not None:
-            return side_by_side(self._held_out.films, self._reconstruct, side=self.films_of.side)
+            return self._beside(self._held_out.films)
         with torch.no_grad():
             return self._random(range(_SAMPLES))
 

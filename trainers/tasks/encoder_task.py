@@ -16,10 +16,10 @@ from engine.errors import ConfigError
 from engine.networks.coarse import Head
 from trainers import randomness
 from trainers.nets.code_statistics import FirstCodes
-from trainers.nets.sided_encoder import EncoderShape, SidedEncoder, build_encoder, take_encoder
+from trainers.nets.sided_encoder import EncoderShape, SidedEncoder, build_encoder, evaluating, take_encoder
 from trainers.presets.encoder import EncoderTraining
 from trainers.task import Batch, Phase, Stateful
-from trainers.tasks.joined_codec import ExportedCodec, HeldOut, count_parameters, gflop, mean_of, pggan_of
+from trainers.tasks.joined_codec import ExportedCodec, HeldOut, count_parameters, gflop, mean_of, pggan_of, side_by_side
 
 _FIRST = 16  # films
 _FIRST_SPREAD = 0.5  # less than that of the codes looked for, which a fresh encoder does not know
@@ -124,20 +124,20 @@ class EncoderTask(ABC):
         """Gives a fresh encoder's codes of some films mean 0 and a moderate spread (`SidedEncoder.standardise`)."""
         codes = randomness.normal(self._seed, f"{self.name}/first", range(_FIRST), *self.codec.code_shape)
         first = FirstCodes(is_done=False).to(self._device)
-        self.encoder.eval()  # draws no random numbers
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.encoder):
             first.add(self.encoder.raw(self.films_of(self.codec.project(codes.to(self._device)))))
-        self.encoder.train()
         first.apply_to(self.encoder, spread=_FIRST_SPREAD)
 
     def _reconstruct(self, films: Tensor) -> Tensor:
         return self.films_of(self.encoder(films))
 
+    def _beside(self, films: Tensor) -> Tensor:
+        with evaluating(self.encoder):
+            return side_by_side(films, self._reconstruct, side=self.films_of.side)
+
     def _judged(self, films: Tensor, random: Callable[[range], Tensor] | None = None) -> dict[str, float]:
-        self.encoder.eval()
-        found = self._held_out.figures(films.to(self._device), self._reconstruct, side=self.films_of.side, random=random)
-        self.encoder.train()
-        return found
+        with evaluating(self.encoder):
+            return self._held_out.figures(films.to(self._device), self._reconstruct, side=self.films_of.side, random=random)
 
 
 def start_encoder(cfg: EncoderTraining, codec: Codec, name: str, seed: int) -> SidedEncoder:

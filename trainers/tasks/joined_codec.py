@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine import metrics
 from engine.calibrate import COARSE, fit_codec_heads, fit_codec_metric
-from engine.encode.backends import find_device
 from engine.encode.codec import METRIC, Codec, save_codec
 from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec, WeightsFile
 from engine.encode.gauge import into_range
@@ -62,7 +61,10 @@ class ExportedCodec:
     provenance: dict[str, Any]
 
     def write(self, out: Path) -> None:
-        """Writes the codec directory, with coarse heads and metric fitted to the generator. The mean code is found if it is not known."""
+        """Writes the codec directory, with coarse heads and metric fitted to the generator where the encoder lies.
+
+        The mean code is found if it is not known.
+        """
         generator = copy.deepcopy(self.generator).cpu().eval()
         stored = self._generator_weights(generator)
         generator.load_state_dict(stored)  # as it will be read
@@ -87,7 +89,8 @@ class ExportedCodec:
             licence=self.licence,
             provenance=self.provenance,
         )
-        codec = self.frozen or Codec(spec, encoder=None, generator=generator, mean=None, digest="").to(find_device(None))
+        device = torch.device("cpu") if self.encoder is None else next(self.encoder.parameters()).device
+        codec = self.frozen or Codec(spec, encoder=None, generator=generator, mean=None, digest="").to(device)
         heads = codec.coarse or fit_codec_heads(codec)
         metric = fit_codec_metric(codec, heads) if codec.metric is None else codec.metric
         weights[COARSE] = heads_to_tensors(heads) | {METRIC: metric}

@@ -14,26 +14,32 @@ from torch import Tensor
 from engine.encode.codec import save_codec
 from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec, WeightsFile
 from engine.encode.mean_code import find_mean_code
+from engine.frechet import Fid, find_inception
 from engine.networks.pggan import PgganGenerator, PgganSettings
 from engine.recipe import PixelRecipe
+from engine.sliced_wasserstein import SlicedWasserstein
 from trainers import randomness
 from trainers.ema import Ema
 from trainers.losses.wgan_gp import critic_loss, generator_loss
 from trainers.nets.discriminator_file import DISCRIMINATOR, save_discriminator
-from trainers.nets.pggan_cost import count_parameters, step_gflop
+from trainers.nets.pggan_cost import step_gflop
 from trainers.nets.pggan_discriminator import DiscriminatorSettings, GrowingDiscriminator
 from trainers.nets.pggan_generator import GrowingGenerator
 from trainers.presets.pggan import PgganConfig
 from trainers.task import Batch, Phase, Stateful
+from trainers.tasks.joined_codec import count_parameters
 
 _SAMPLES = 16
 _MEAN_CODE_SAMPLES = 256
 _LEAST_JUDGED = 16  # the coarsest level of the sliced Wasserstein distance
 _PIXELS_AT_ONCE = 2**21
+_INCEPTION_FLAG = "--set inception=FILE"
 
 
-def build_pggan(cfg: PgganConfig, *, device: torch.device, seed: int, discriminator_state: Mapping[str, Tensor] | None = None) -> PgganTask:
-    """The task with initial weights that depend on `seed` alone, or with the discriminator's from elsewhere."""
+def build_pggan(cfg: PgganConfig, *, device: torch.device, seed: int) -> PgganTask:
+    """The task with initial weights that depend on `seed` alone. Raises ConfigError where weights for FID are wanted and missing."""
+    if cfg.inception:
+        find_inception(cfg.inception, flag=_INCEPTION_FLAG)
     settings = PgganSettings(
         channels=cfg.channels,
         code_size=cfg.code_size,
@@ -45,8 +51,6 @@ def build_pggan(cfg: PgganConfig, *, device: torch.device, seed: int, discrimina
         torch.manual_seed(randomness.step_seed(seed, "pggan/weights", 0))
         generator = GrowingGenerator(settings)
         discriminator = GrowingDiscriminator(DiscriminatorSettings(channels=cfg.channels, output_range=cfg.output_range, leak=cfg.leak))
-    if discriminator_state is not None:
-        discriminator.load_state_dict(dict(discriminator_state))
     generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     discriminator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return PgganTask(cfg, generator, discriminator, device=device, seed=seed)
@@ -64,6 +68,7 @@ class PgganTask:
         self.average = Ema(generator, cfg.ema)
         self.stage = cfg.stage(0)
         self.device, self._seed = device, seed
+        self._compiled_at = self.stage.level
         self._make: Callable[..., Tensor] = torch.compile(generator, dynamic=False) if cfg.compile else generator
         self._optimisers = {
             name: torch.optim.Adam(network.parameters(), lr=cfg.lr[0], betas=(cfg.betas[0], cfg.betas[1]), eps=cfg.epsilon, fused=True)
@@ -94,6 +99,9 @@ class PgganTask:
         for optimiser in self._optimisers.values():
             for parameters in optimiser.param_groups:
                 parameters["lr"] = self.cfg.of("lr", self.stage.level)
+        if self.cfg.compile and self._compiled_at != self.stage.level:
+            torch.compiler.reset()  # the graphs of lower levels are done with, and there is a limit to their number
+            self._make, self._compiled_at = torch.compile(self.generator, dynamic=False), self.stage.level
 
     @property
     def recipe(self) -> PixelRecipe:
@@ -129,41 +137,34 @@ class PgganTask:
         """Films [16, 1, r, r] of the averaged generator on the same codes each time, clamped to [-1, 1]."""
         return torch.cat(list(self._films(_SAMPLES, "pggan/samples")))
 
-    def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float]:
+    def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float | str]:
         """Sliced Wasserstein distances (times 1000) between the held-out films and as many of the averaged generator, from 16x16 up.
 
-        With weights for it the Frechet inception distance too. Both depend on the number of films: only equal numbers compare.
+        With weights for it, and two films or more, the Frechet inception distance too, and the digest of those weights. Distances depend
+        on the number of films: only equal numbers compare.
         """
         if films is None or self.resolution < _LEAST_JUDGED:
             return {}
-        from engine.frechet import FrechetDistance
-        from engine.sliced_wasserstein import SlicedWasserstein
-
         real = films(self.resolution)
+        if not len(real):
+            return {}
         sliced = SlicedWasserstein(self.resolution)
-        judges: list[SlicedWasserstein | FrechetDistance] = [sliced]
-        inception = None
-        if self.cfg.inception:
-            from engine.frechet import Fid
-
-            inception = Fid(self.cfg.inception, device=self.device)
-            judges.append(inception)
+        has_spread = len(real) > 1
+        inception = Fid(self.cfg.inception, device=self.device, flag=_INCEPTION_FLAG) if self.cfg.inception and has_spread else None
+        judges: list[SlicedWasserstein | Fid] = [sliced] if inception is None else [sliced, inception]
         for part in torch.split(real, self._at_once):
             for judge in judges:
                 judge.add_real(part.to(self.device))
         for part in self._films(len(real), "pggan/evaluation"):
             for judge in judges:
                 judge.add_fake(part)
-        found = {**sliced.compute(), "judged_films": float(len(real))}
-        return found if inception is None else {**found, "fid": inception.compute()}
+        found: dict[str, float | str] = {**sliced.compute(), "judged_films": float(len(real))}
+        return found if inception is None else {**found, "fid": inception.compute(), "fid_weights": inception.digest}
 
     def summary(self) -> dict[str, Any]:
         """Weights of both networks, and GFLOP of an image's part of a step by resolution, second gradients included."""
         return {
-            "parameters": {
-                "generator": count_parameters(self.generator),
-                "discriminator": count_parameters(self.discriminator),
-            },
+            "parameters": count_parameters({"generator": self.generator, "discriminator": self.discriminator}),
             "gflop_per_image": {str(4 << level): round(self._gflop(level), 3) for level in range(len(self.cfg.channels))},
         }
 

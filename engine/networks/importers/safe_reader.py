@@ -6,8 +6,10 @@ import hashlib
 import pickle
 import re
 import struct
+import tokenize
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ _REFUSED = re.compile(r"GLOBAL (\w[\w.]*\w)")
 # what torch and NumPy raise for a file that is cut off, is something else or holds more than tensors
 _UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    *(ArithmeticError, MemoryError, AssertionError, struct.error, zipfile.BadZipFile),
+    *(ArithmeticError, MemoryError, AssertionError, struct.error, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 
 
