@@ -25,12 +25,11 @@ $(VENV)/.stamp: $(VENV)/.locked pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Nothing is downloaded: films are drawn, and a codec is fitted on others than those that are encoded.
+# Nothing is downloaded: films are drawn, and the codec is shipped.
 demo: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 demo: setup
 	latentray phantom --count 48 --seed 1 --out runs/demo/films
-	latentray train pca --data 'phantom:160?seed=1000' --components 64 --out runs/demo/codec
-	latentray encode runs/demo/films/labels.csv --archive runs/demo/films.zarr --codec runs/demo/codec --overwrite
+	latentray encode runs/demo/films/labels.csv --archive runs/demo/films.zarr --codec demo --overwrite
 	latentray verify runs/demo/films.zarr
 	latentray reconstruct runs/demo/films.zarr --out runs/demo/reconstructions
 	latentray report runs/demo/films.zarr --source runs/demo/films/labels.csv --out runs/demo/index.html
