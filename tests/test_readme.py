@@ -60,7 +60,7 @@ def test_commands_run_and_print_what_is_shown(workplace: Path, capsys: pytest.Ca
 
 def _shape(line: str) -> str:
     """A line without its figures and spacing, which depend on films and machine, and without folders before `runs/`."""
-    return re.sub(r"\s+", " ", re.sub(r"[\d,]*\.?\d+", "#", re.sub(r"\S*/runs/", "runs/", line))).strip()
+    return re.sub(r"\s+", " ", re.sub(r"-?[\d,]*\.?\d+", "#", re.sub(r"\S*/runs/", "runs/", line))).strip()
 
 
 @pytest.mark.slow
