@@ -96,12 +96,13 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     if args.workers:
         from engine.cluster.train_group import train_on_ray
-        from trainers.run_folder import check_folder, read_note
+        from trainers.run_folder import check_folder, open_folder, read_note
         from trainers.stopping import STOP
 
         check_at_least("workers", args.workers, 0)
         there = request.located()
         check_folder(there.folder, resume=there.resume, overwrite=there.overwrite)
+        open_folder(there.folder, {"task": there.task, "preset": there.preset, "seed": there.seed})  # Ray Train writes there first
         scratch, stop = there.folder / "ray", (there.folder / STOP).touch
         train_on_ray(work, there.to_json(), workers=args.workers, address=args.address, scratch=scratch, stop=stop)
         told: dict[str, Any] | None = read_note(there.folder)
