@@ -16,7 +16,7 @@ import engine
 from engine.config import check_at_least
 from engine.encode.backends import find_device
 from engine.encode.codec import Codec, codec_files, load_codec, load_codec_files, save_codec
-from engine.encode.codec_directory import check_destination
+from engine.encode.codec_directory import check_destination, write_aside
 from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec, WeightsFile
 from engine.encode.mean_code import find_mean_code
 from engine.encode.precision import whole_float32
@@ -195,19 +195,14 @@ def _weights_file(found: ImportedNetwork, out: Path, licence: str, *, dry_run: b
         raise CodecError(f"weights are written into a directory, which this is not: {out}")
     if not dry_run:
         header = {"latentray": json.dumps(about)}  # one entry: safetensors writes several in any order
-        _write_aside(file, safetensors.torch.save(found.state, metadata=header))
+        _write(file, safetensors.torch.save(found.state, metadata=header))
     return _report(found, licence, file.name)
 
 
-def _write_aside(file: Path, data: bytes) -> None:
-    partial = file.with_name(f"{file.name}.partial")
+def _write(file: Path, data: bytes) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(data)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_aside(file, data)
     except OSError as error:
         raise CodecError(f"weights cannot be written ({error.strerror}): {file}") from None
 

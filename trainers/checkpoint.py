@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from engine.encode.codec_directory import write_aside
 from engine.errors import TrainError
 
 _FORMAT = "latentray-checkpoint-1"
@@ -40,18 +40,12 @@ def save_checkpoint(folder: Path, about: Mapping[str, Any], states: Mapping[str,
     header = json.dumps({"format": _FORMAT, "about": about, "states": skeleton})
     data = save(tensors, metadata={_HEADER: header})  # one entry: several would be written in any order
     file = folder / f"{_PREFIX}{about['images']:012d}{_SUFFIX}"
-    partial = file.with_suffix(".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
+        write_aside(file, data)
         for former in checkpoints(folder)[:-keep]:
             former.unlink()
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise TrainError(f"checkpoint cannot be written ({error.strerror}); the former ones are whole: {file}") from None
     return file
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainers.loop import Loop
 from trainers.ranks import join
 from trainers.schedule import stages_of
-from trainers.training import Request, build_task, fitting_settings, loop_settings
+from trainers.training import Request, build_task, fitting_settings, given_codec, loop_settings
 
 _PATIENCE = 60.0  # seconds of trying, after which stages are extrapolated from the one before by their pixels
 
@@ -39,8 +39,9 @@ def forecast(request: Request) -> dict[str, Any]:
     minute has gone: later ones are extrapolated by their pixels and say so.
     """
     ranks = join(request.device)
-    cfg = fitting_settings(request)
-    task = build_task(request, cfg, ranks.device)
+    codec = given_codec(request)
+    cfg = fitting_settings(request, codec)
+    task = build_task(request, cfg, codec, ranks.device)
     loop_cfg = loop_settings(request, cfg, ranks.device)
     stages = stages_of(task, loop_cfg.images)
     with tempfile.TemporaryDirectory(prefix="latentray-forecast-") as folder:

@@ -108,7 +108,7 @@ class Loop:
             while self._seen < cfg.images and not is_stopped:
                 before = self._seen
                 self._step()
-                self._task.on_images(self._seen)  # what is shown, judged and made of it from here on is of this moment
+                self._task.on_images(self._seen)  # of this moment are the next step, and what is shown, judged and made before it
                 self._seconds = perf_counter() - start
                 is_stopped = self._ranks.any(is_told())
                 is_last = is_stopped or self._seen >= cfg.images
@@ -118,13 +118,13 @@ class Loop:
     def try_step(self, seen: int) -> float:
         """The seconds of one step as it would be at `seen` images. It moves the weights: for a run that is only being estimated."""
         self._seen, start = seen, perf_counter()
+        self._task.on_images(seen)
         self._step()
         if self._ranks.device.type == "cuda":
             torch.cuda.synchronize()
         return perf_counter() - start
 
     def _step(self) -> None:
-        self._task.on_images(self._seen)
         size, resolution = self._task.batch_size, self._task.resolution
         numbers = self._ranks.share(self._seen, size, group=self._task.group)
         parts = list(split(numbers, self._task.part_size, self._task.group))

@@ -12,7 +12,7 @@ import torch
 
 import engine
 from engine.config import DecodeConfig, check_at_least, check_choice
-from engine.encode.codec import load_codec
+from engine.encode.codec import Codec, load_codec
 from engine.encode.precision import cpu_has_bf16
 from engine.errors import ConfigError
 from trainers.catalogue import TASKS, builder_of, settings_of
@@ -123,9 +123,10 @@ def work(values: dict[str, Any]) -> None:
 def _train(request: Request, ranks: Ranks) -> dict[str, Any] | None:
     out = request.folder
     check_folder(out, resume=request.resume, overwrite=request.overwrite)
-    cfg = fitting_settings(request)
+    codec = given_codec(request)
+    cfg = fitting_settings(request, codec)
     loop_cfg = loop_settings(request, cfg, ranks.device)
-    task = build_task(request, cfg, ranks.device)
+    task = build_task(request, cfg, codec, ranks.device)
     check_shares(task, loop_cfg.images, ranks)
     ranks.wait()
     if ranks.is_first:
@@ -133,7 +134,7 @@ def _train(request: Request, ranks: Ranks) -> dict[str, Any] | None:
     feed = None
     if request.films is not None and task.recipe is not None:
         feed = build_feed(request.films, out / FILMS, task.recipe, seed=request.seed, replace=not request.resume, ranks=ranks)
-    loop = Loop(task, feed, loop_cfg, ranks, out, settings=lasting_settings(request, cfg, loop_cfg, feed))
+    loop = Loop(task, feed, loop_cfg, ranks, out, settings=lasting_settings(request, cfg, codec, loop_cfg, feed))
     if request.resume:
         loop.resume()
     elif ranks.is_first:
@@ -151,20 +152,23 @@ def _train(request: Request, ranks: Ranks) -> dict[str, Any] | None:
     return told if ranks.is_first else None
 
 
-def fitting_settings(request: Request) -> Any:
+def given_codec(request: Request) -> Codec | None:
+    """The codec that the task starts from, if one was named."""
+    return None if request.codec is None else load_codec(request.codec)
+
+
+def fitting_settings(request: Request, codec: Codec | None) -> Any:
     """The task's settings, cut to the codec that it starts from where they can be."""
     cfg = request.settings()
-    if request.codec is not None and hasattr(cfg, "cut_to"):
-        return cfg.cut_to(load_codec(request.codec).recipe.resolution)
-    return cfg
+    return cfg.cut_to(codec.recipe.resolution) if codec is not None and hasattr(cfg, "cut_to") else cfg
 
 
-def build_task(request: Request, cfg: Any, device: torch.device) -> Task:
+def build_task(request: Request, cfg: Any, codec: Codec | None, device: torch.device) -> Task:
     """The task on its device, with the codec and discriminator that it starts from."""
     entry = TASKS[request.task]
     given: dict[str, Any] = {}
     if entry.codec != "no":
-        given["codec"] = None if request.codec is None else load_codec(request.codec)
+        given["codec"] = codec
     if entry.discriminator != "no":
         given["discriminator"] = request.discriminator
     return cast("Task", builder_of(request.task)(cfg, device=device, seed=request.seed, **given))
@@ -182,12 +186,12 @@ def loop_settings(request: Request, cfg: Any, device: torch.device) -> LoopConfi
     return LoopConfig(images=images, seed=request.seed, precision=precision, keep=request.keep, **every)  # type: ignore[arg-type]  # checked
 
 
-def lasting_settings(request: Request, cfg: Any, loop_cfg: LoopConfig, feed: FilmFeed | None) -> dict[str, Any]:
+def lasting_settings(request: Request, cfg: Any, codec: Codec | None, loop_cfg: LoopConfig, feed: FilmFeed | None) -> dict[str, Any]:
     """What a resumed run must agree with: settings but for the number of images, seed, precision, codec and films."""
     lasting = {name: value for name, value in asdict(cfg).items() if name not in ("images", *_PATHS)}
     lasting |= {"seed": request.seed, "precision": loop_cfg.precision}
-    if request.codec is not None:
-        lasting["codec"] = load_codec(request.codec).digest
+    if codec is not None:
+        lasting["codec"] = codec.digest
     if feed is not None:
         lasting["films"] = feed.digest
     return cast("dict[str, Any]", json.loads(json.dumps(lasting)))  # as a checkpoint gives them back: tuples are lists

@@ -71,7 +71,7 @@ def write_codec_files(directory: Path, files: Mapping[str, bytes]) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name in sorted(files, key=lambda name: (name == CODEC_JSON, name)):
-            _write(directory / name, files[name])
+            write_aside(directory / name, files[name])
         for name in former - set(files):
             (directory / name).unlink(missing_ok=True)
     except OSError as error:
@@ -101,7 +101,8 @@ def check_destination(directory: Path) -> set[str]:
     return set()
 
 
-def _write(file: Path, data: bytes) -> None:
+def write_aside(file: Path, data: bytes) -> None:
+    """Writes a file under another name and renames it once it is on the disk: a killed write leaves the former file, or none."""
     partial = file.with_name(file.name + _PARTIAL)
     try:
         with partial.open("wb") as stream:

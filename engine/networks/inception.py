@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.networks.folded_norm import NORM_PARTS, fill_convolution, folded
 from engine.networks.gray_stem import GrayStem
 
 NUM_FEATURES = 2048
@@ -78,12 +79,8 @@ class InceptionV3(nn.Module):
     def load_published(self, state: Mapping[str, Tensor]) -> None:
         """Takes the published weights under their names, of `published_shapes`; others are ignored."""
         self.Conv2d_1a_3x3.load_published(*_folded(state, "Conv2d_1a_3x3"))
-        with torch.no_grad():
-            for name, convolution in self._convolutions():
-                weight, bias = _folded(state, name)
-                convolution.weight.copy_(weight)
-                assert convolution.bias is not None
-                convolution.bias.copy_(bias)
+        for name, convolution in self._convolutions():
+            fill_convolution(convolution, *_folded(state, name))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, films: Tensor) -> Tensor:
@@ -102,7 +99,7 @@ class InceptionV3(nn.Module):
         shapes |= {f"{name}.conv.weight": tuple(convolution.weight.shape) for name, convolution in self._convolutions()}
         for name, shape in list(shapes.items()):
             norm = name.removesuffix("conv.weight") + "bn"
-            shapes |= {f"{norm}.{part}": shape[:1] for part in ("weight", "bias", "running_mean", "running_var")}
+            shapes |= {f"{norm}.{part}": shape[:1] for part in NORM_PARTS}
         return shapes
 
     def _convolutions(self) -> Iterator[tuple[str, nn.Conv2d]]:
@@ -197,6 +194,4 @@ def _block_e(inputs: int, pool: str) -> Mixed:
 
 def _folded(state: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
     """Weight and bias, float64, of the convolution `name` with the batch norm after it."""
-    gain, bias, mean, variance = (state[f"{name}.bn.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var"))
-    factor = gain / (variance + _NORM_EPSILON).sqrt()
-    return state[f"{name}.conv.weight"].double() * factor[:, None, None, None], bias - mean * factor
+    return folded(state, f"{name}.conv.weight", f"{name}.bn", epsilon=_NORM_EPSILON)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.networks.folded_norm import NORM_PARTS, fill_convolution, folded
 from engine.networks.gray_stem import GrayStem
 
 NUM_FEATURES = 2048
@@ -54,12 +55,8 @@ class ResNet50Trunk(nn.Module):
     def load_published(self, state: Mapping[str, Tensor]) -> None:
         """Takes torchvision's weights under torchvision's names, of `published_shapes`; others are ignored."""
         self.conv1.load_published(*_folded(state, "conv1"))
-        with torch.no_grad():
-            for name, convolution in self._convolutions():
-                weight, bias = _folded(state, name)
-                convolution.weight.copy_(weight)
-                assert convolution.bias is not None
-                convolution.bias.copy_(bias)
+        for name, convolution in self._convolutions():
+            fill_convolution(convolution, *_folded(state, name))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, films: Tensor) -> Tensor:
@@ -79,7 +76,7 @@ class ResNet50Trunk(nn.Module):
         shapes |= {f"{name}.weight": tuple(convolution.weight.shape) for name, convolution in self._convolutions()}
         for name, shape in list(shapes.items()):
             norm = _norm_of(name.removesuffix(".weight"))
-            shapes |= {f"{norm}.{part}": shape[:1] for part in ("weight", "bias", "running_mean", "running_var")}
+            shapes |= {f"{norm}.{part}": shape[:1] for part in NORM_PARTS}
         return shapes
 
 
@@ -109,7 +106,4 @@ def _norm_of(convolution: str) -> str:
 
 def _folded(state: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
     """Weight and bias, float64, of the convolution `name` with the batch norm after it."""
-    norm = _norm_of(name)
-    gain, bias, mean, variance = (state[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var"))
-    factor = gain / (variance + _NORM_EPSILON).sqrt()
-    return state[f"{name}.weight"].double() * factor[:, None, None, None], bias - mean * factor
+    return folded(state, f"{name}.weight", _norm_of(name), epsilon=_NORM_EPSILON)

@@ -75,7 +75,6 @@ COLOURS = "toRGB.2.module.weight"
         (put("alpha", torch.zeros(2)), "its alpha must be 0: tensor [2]"),
         (drop("alpha"), "does not say whether its fade"),
     ],
-    ids=str,
 )
 def test_a_generator_that_is_nearly_segals(change: Change, says: str, tmp_path: Path) -> None:
     state: dict[str, Any] = dict(SegalGenerator().state_dict())
@@ -122,7 +121,6 @@ def test_an_average_in_the_middle_of_a_fade(tmp_path: Path) -> None:
         ({"categoryVectorDim": 5}, "categoryVectorDim must be 0: 5"),
         ({"lossCriterion": "DCGAN"}, "end in a tanh, or an unknown one: DCGAN"),
     ],
-    ids=str,
 )
 def test_a_variant_of_the_zoo(config: dict[str, Any], says: str, tmp_path: Path) -> None:
     save_zoo(tmp_path / "zoo.pth", {"avgG": ZooGenerator().state_dict()}, zoo_config(**config))
@@ -155,7 +153,6 @@ def test_the_zoos_file_without_generator_or_configuration(tmp_path: Path) -> Non
         (drop("ToRGB_lod0/weight"), "lacks a tensor of the layout karras: ToRGB_lod0/weight"),
         (drop("4x4/Dense/weight"), "has none of the known layouts (segal, pytorch_GAN_zoo, karras, weber, moco-v2)"),
     ],
-    ids=str,
 )
 def test_variables_that_are_nearly_karras(change: Change, says: str, tmp_path: Path) -> None:
     arrays = karras_arrays(is_fused=True)
@@ -174,7 +171,6 @@ def test_variables_that_are_nearly_karras(change: Change, says: str, tmp_path: P
         (put("module.model.head.weight", torch.zeros(1)), "does not know: head.weight"),
         (put("module.model.classifier.2.weight", torch.zeros(CODE_SIZE, 17)), "another shape than its layers need, classifier.2.weight"),
     ],
-    ids=str,
 )
 def test_an_encoder_that_is_nearly_webers(change: Change, says: str, tmp_path: Path) -> None:
     content = weber_file()

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from engine.encode.codec_directory import write_aside
 from engine.encode.weights import fill, read_tensors
 from engine.errors import TrainError
 from engine.networks.settings import read_settings
@@ -28,14 +29,10 @@ def save_discriminator(file: Path, network: GrowingDiscriminator, level: int) ->
     state = network.state_dict()
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(wanted)}
     header = json.dumps({"format": _FORMAT, "settings": asdict(settings)})
-    partial = file.with_name(file.name + ".partial")
     try:
-        partial.write_bytes(save(tensors, metadata={_HEADER: header}))
-        partial.replace(file)
+        write_aside(file, save(tensors, metadata={_HEADER: header}))
     except OSError as error:
         raise TrainError(f"discriminator cannot be written ({error.strerror}): {file}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_discriminator(file: Path, *, device: torch.device) -> GrowingDiscriminator:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from engine.encode.codec import Codec
-from trainers import randomness
 from trainers.nets.sided_encoder import SidedEncoder, evaluating
 from trainers.presets.encoder import EncoderBootstrapConfig
 from trainers.task import Batch
@@ -17,6 +16,7 @@ from trainers.tasks.joined_codec import pggan_of
 
 _SAMPLES = 8
 _JUDGED = 64
+_PURPOSE = "judged"
 
 
 def build_encoder_bootstrap(cfg: EncoderBootstrapConfig, *, device: torch.device, seed: int, codec: Codec) -> EncoderBootstrapTask:
@@ -59,11 +59,8 @@ class EncoderBootstrapTask(EncoderTask):
             parts = [range(start, start + _SAMPLES) for start in count[::_SAMPLES]]
             made = torch.cat([self._made(part) for part in parts])
             found = torch.cat([self.encoder(part) for part in torch.split(made, _SAMPLES)])
-        distance = float((found - self._codes(count)).abs().mean())
+        distance = float((found - self._codes(_PURPOSE, count)).abs().mean())
         return {"code_distance": distance, **self._judged(made)}
 
     def _made(self, numbers: range) -> Tensor:
-        return self.films_of(self._codes(numbers))
-
-    def _codes(self, numbers: range) -> Tensor:
-        return self.codec.project(randomness.normal(self._seed, f"{self.name}/judged", numbers, *self.codec.code_shape).to(self._device))
+        return self.films_of(self._codes(_PURPOSE, numbers))

@@ -10,7 +10,6 @@ from torch import Tensor
 from engine.config import parse_loss
 from engine.encode.codec import Codec
 from engine.networks.coarse import shrink
-from trainers import randomness
 from trainers.nets.sided_encoder import SidedEncoder
 from trainers.presets.encoder import EncoderFinetuneConfig
 from trainers.task import Batch
@@ -64,5 +63,4 @@ class EncoderFinetuneTask(EncoderTask):
         return {} if films is None else self._judged(films(self.resolution), self._random)
 
     def _random(self, numbers: range) -> Tensor:
-        codes = randomness.normal(self._seed, f"{self.name}/samples", numbers, *self.codec.code_shape)
-        return self.films_of(self.codec.project(codes.to(self._device)))
+        return self.films_of(self._codes("samples", numbers))

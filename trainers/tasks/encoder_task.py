@@ -122,11 +122,14 @@ class EncoderTask(ABC):
 
     def _standardise(self) -> None:
         """Gives a fresh encoder's codes of some films mean 0 and a moderate spread (`SidedEncoder.standardise`)."""
-        codes = randomness.normal(self._seed, f"{self.name}/first", range(_FIRST), *self.codec.code_shape)
         first = FirstCodes(is_done=False).to(self._device)
         with torch.no_grad(), evaluating(self.encoder):
-            first.add(self.encoder.raw(self.films_of(self.codec.project(codes.to(self._device)))))
+            first.add(self.encoder.raw(self.films_of(self._codes("first", range(_FIRST)))))
         first.apply_to(self.encoder, spread=_FIRST_SPREAD)
+
+    def _codes(self, purpose: str, numbers: range) -> Tensor:
+        """Codes z ~ N(0, I) on the gauge, by their numbers: the same each time, and none that training draws."""
+        return self.codec.project(randomness.normal(self._seed, f"{self.name}/{purpose}", numbers, *self.codec.code_shape).to(self._device))
 
     def _reconstruct(self, films: Tensor) -> Tensor:
         return self.films_of(self.encoder(films))
