@@ -9,10 +9,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from trainers import randomness
 from trainers.augment import augment
+from trainers.labels import Labels
 from trainers.packed_films import PackedFilms
 from trainers.presets.films import AugmentConfig
 from trainers.split import Indices, Split
@@ -21,17 +23,49 @@ _HELD_OUT = 256
 _MOST_AHEAD = 16
 
 
+class HeldOutFilms:
+    """The films that training never sees, and their labels: the same each time; under a limit, evenly spread over those there are."""
+
+    def __init__(self, packed: PackedFilms, indices: Indices, labels: Labels | None) -> None:
+        self._packed, self._indices, self._labels = packed, indices, labels
+
+    def __call__(self, resolution: int, *, limit: int = _HELD_OUT) -> Tensor:
+        """Films [n, 1, r, r] float32 in [-1, 1], at most `limit`."""
+        return self._packed.films(self._chosen(limit), resolution)
+
+    def labels(self, *, limit: int = _HELD_OUT) -> Tensor:
+        """Their labels [n, labels] float32, 0 and 1."""
+        assert self._labels is not None, "the task asked for no labels"
+        return torch.from_numpy(self._labels.values[self._chosen(limit)])
+
+    def _chosen(self, limit: int) -> Indices:
+        films = self._indices
+        return films if len(films) <= limit else films[np.arange(limit) * len(films) // limit]
+
+
 class FilmFeed:
     """Films of a training, in an order of their own in every epoch, varied as `augment` allows; and those that are held out.
 
     Image `number` of the run is film number % n of the permutation of epoch number // n, for n films that train: any process can
-    have any part of any batch, and a resumed run goes on where it was.
+    have any part of any batch, and a resumed run goes on where it was. `alternate` names a label: images of even numbers are then films
+    without it and odd ones films with it, each in epochs of their own.
     """
 
-    def __init__(self, packed: PackedFilms, split: Split, *, seed: int, augment: AugmentConfig | None = None) -> None:
+    def __init__(
+        self,
+        packed: PackedFilms,
+        split: Split,
+        *,
+        seed: int,
+        augment: AugmentConfig | None = None,
+        labels: Labels | None = None,
+        alternate: str = "",
+    ) -> None:
         self._packed, self._split, self._seed = packed, split, seed
-        self._augment = augment or AugmentConfig()
-        self._orders: dict[int, Indices] = {}
+        self._augment, self._labels = augment or AugmentConfig(), labels
+        self._streams = [split.train] if not alternate else _by_label(split.train, labels, alternate)
+        self.held_out = HeldOutFilms(packed, split.validation, labels)
+        self._orders: dict[tuple[int, int], Indices] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: dict[tuple[range, int], Future[Tensor]] = {}
 
@@ -48,26 +82,26 @@ class FilmFeed:
             self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="films-ahead")
             self._ahead[numbers, resolution] = self._pool.submit(self._make, numbers, resolution)
 
-    def held_out(self, resolution: int, limit: int = _HELD_OUT) -> Tensor:
-        """Films [n, 1, r, r] that training never sees: the same each time, at most `limit`, evenly spread over those there are."""
-        films = self._split.validation
-        if len(films) > limit:
-            films = films[np.arange(limit) * len(films) // limit]
-        return self._packed.films(films, resolution)
+    def labels(self, numbers: range) -> Tensor:
+        """Labels [n, labels] float32, 0 and 1, of images `numbers` of the run."""
+        assert self._labels is not None, "the task asked for no labels"
+        return torch.from_numpy(self._labels.values[self._films(numbers)])
 
     @property
     def digest(self) -> str:
-        """sha256, in hex, of what a resume must find unchanged: the pixels, which of them train and which are held out, the variations."""
+        """sha256, in hex, of what a resume must find unchanged: pixels, labels, which films train and are held out, the variations."""
         hashed = hashlib.sha256(self._packed.index.pixels_sha256.encode())
         for films in (self._split.train, self._split.validation):
             hashed.update(f"\n{len(films)} films\n".encode() + np.ascontiguousarray(films, dtype="<i8").tobytes())
         hashed.update(json.dumps(asdict(self._augment)).encode())
+        if self._labels is not None:
+            hashed.update(json.dumps(self._labels.names).encode() + np.ascontiguousarray(self._labels.values, dtype="<f4").tobytes())
         return hashed.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Where the films come from and how they are used, as plain JSON values for provenance: no path, no name of a film or patient."""
         index, split = self._packed.index, self._split
-        return {
+        found = {
             "kind": index.kind,
             "plan_digest": index.plan_digest,
             "digest": self.digest,
@@ -83,6 +117,9 @@ class FilmFeed:
             "resolution": index.resolution,
             "augment": asdict(self._augment),
         }
+        if self._labels is not None:
+            found["labels"] = dict(zip(self._labels.names, self._labels.values[split.train].sum(axis=0).astype(int).tolist(), strict=True))
+        return found
 
     def close(self) -> None:
         """Ends the thread; what was begun is given up."""
@@ -92,15 +129,31 @@ class FilmFeed:
             self._pool = None
 
     def _make(self, numbers: range, resolution: int) -> Tensor:
-        n = len(self._split.train)
-        films = self._packed.films([self._order(number // n)[number % n] for number in numbers], resolution)
-        return augment(films, self._seed, numbers, self._augment)
+        return augment(self._packed.films(self._films(numbers), resolution), self._seed, numbers, self._augment)
 
-    def _order(self, epoch: int) -> Indices:
+    def _films(self, numbers: range) -> list[int]:
+        """Which films these images are."""
+        found = []
+        for number in numbers:
+            place, stream = divmod(number, len(self._streams))
+            epoch, place = divmod(place, len(self._streams[stream]))
+            found.append(int(self._order(stream, epoch)[place]))
+        return found
+
+    def _order(self, stream: int, epoch: int) -> Indices:
         orders = self._orders
-        if epoch not in orders:
-            order = self._split.train[randomness.generator(self._seed, "order", epoch).permutation(len(self._split.train))]
+        if (stream, epoch) not in orders:
+            films, purpose = self._streams[stream], "order" if len(self._streams) == 1 else f"order/{stream}"
+            order = films[randomness.generator(self._seed, purpose, epoch).permutation(len(films))]
             # Made anew, not changed: two threads may be here. The epoch before stays, for a batch that spans both.
-            self._orders = {number: kept for number, kept in orders.items() if number == epoch - 1} | {epoch: order}
+            kept = {key: value for key, value in orders.items() if key[0] != stream or key[1] == epoch - 1}
+            self._orders = kept | {(stream, epoch): order}
             return order
-        return orders[epoch]
+        return orders[stream, epoch]
+
+
+def _by_label(films: Indices, labels: Labels | None, name: str) -> list[Indices]:
+    """Films without the label, then those with it."""
+    assert labels is not None, "films alternate by a label that was not asked for"
+    has = labels.values[films, labels.names.index(name)] > 0
+    return [films[~has], films[has]]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.config import DecodeConfig
 from engine.recipe import PixelRecipe
 from trainers.film_feed import FilmFeed
+from trainers.labels import check_classes, read_labels
 from trainers.packing import pack_films
 from trainers.presets.films import SplitConfig, augment_preset
 from trainers.ranks import Ranks
@@ -27,11 +29,21 @@ class FilmsRequest:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
 
-def build_feed(request: FilmsRequest, folder: Path, recipe: PixelRecipe, *, seed: int, replace: bool, ranks: Ranks) -> FilmFeed:
+def build_feed(
+    request: FilmsRequest,
+    folder: Path,
+    recipe: PixelRecipe,
+    *,
+    seed: int,
+    replace: bool,
+    ranks: Ranks,
+    labels: Sequence[str] = (),
+    alternate: str = "",
+) -> FilmFeed:
     """Packs the films into `folder` where they are not there yet, divides them by patient, and says on stderr how.
 
-    The first process packs while the others wait; then each opens the pack. `replace`: a pack of other films gives way.
-    Raises as `pack_films` and `split_films`.
+    The first process packs while the others wait; then each opens the pack. `replace`: a pack of other films gives way. `labels` and
+    `alternate`: as `Task` has them. Raises as `pack_films`, `split_films`, `read_labels` and `check_classes`.
     """
     augment = augment_preset(request.augment)
 
@@ -46,9 +58,12 @@ def build_feed(request: FilmsRequest, folder: Path, recipe: PixelRecipe, *, seed
             replace=replace and ranks.is_first,
         )
         split = split_films(packed, request.split)
+        found = read_labels(packed, labels) if labels else None
+        if found is not None:
+            check_classes(found, split)
         if ranks.is_first:
             print(split.sentence(), file=sys.stderr)
-        return FilmFeed(packed, split, seed=seed, augment=augment)
+        return FilmFeed(packed, split, seed=seed, augment=augment, labels=found, alternate=alternate)
 
     feed = pack() if ranks.is_first else None
     ranks.wait()

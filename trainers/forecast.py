@@ -20,7 +20,11 @@ _PATIENCE = 60.0  # seconds of trying, after which stages are extrapolated from 
 
 
 class NoiseFeed:
-    """Films of noise in place of a data set: a step takes as long."""
+    """Films of noise in place of a data set, every other one with all labels: a step takes as long."""
+
+    def __init__(self, num_labels: int) -> None:
+        self._num_labels = num_labels
+        self.held_out = _NoHeldOut()
 
     def batch(self, numbers: range, resolution: int) -> Tensor:
         return torch.rand(len(numbers), 1, resolution, resolution).mul_(2).sub_(1).contiguous(memory_format=torch.channels_last)
@@ -28,8 +32,16 @@ class NoiseFeed:
     def ahead(self, numbers: range, resolution: int) -> None:
         return
 
-    def held_out(self, resolution: int) -> Tensor:
-        return self.batch(range(4), resolution)
+    def labels(self, numbers: range) -> Tensor:
+        return torch.tensor(numbers).remainder(2)[:, None].expand(-1, self._num_labels).float()
+
+
+class _NoHeldOut:
+    def __call__(self, resolution: int, *, limit: int = 0) -> Tensor:
+        return torch.empty(0, 1, resolution, resolution)
+
+    def labels(self, *, limit: int = 0) -> Tensor:
+        raise AssertionError("a run that is only being estimated is not judged")
 
 
 def forecast(request: Request) -> dict[str, Any]:
@@ -45,7 +57,7 @@ def forecast(request: Request) -> dict[str, Any]:
     loop_cfg = loop_settings(request, cfg, ranks.device)
     stages = stages_of(task, loop_cfg.images)
     with tempfile.TemporaryDirectory(prefix="latentray-forecast-") as folder:
-        _time(Loop(task, NoiseFeed(), loop_cfg, ranks, Path(folder), settings={}), stages)
+        _time(Loop(task, NoiseFeed(len(task.labels)), loop_cfg, ranks, Path(folder), settings={}), stages)
     told = {
         "task": request.task,
         "preset": request.preset,

@@ -27,7 +27,7 @@ from trainers.randomness import step_seed
 from trainers.ranks import Ranks
 from trainers.run_log import RunLog
 from trainers.stopping import told_to_stop
-from trainers.task import Batch, Phase, Task
+from trainers.task import Batch, HeldOut, Phase, Task
 
 CHECKPOINTS = "checkpoints"
 
@@ -41,7 +41,11 @@ class Feed(Protocol):
     def ahead(self, numbers: range, resolution: int) -> None:
         """Says what will be asked for next."""
 
-    def held_out(self, resolution: int) -> Tensor:
+    def labels(self, numbers: range) -> Tensor:
+        """Labels [n, labels] of these images, for a task that asks for some."""
+
+    @property
+    def held_out(self) -> HeldOut:
         """The films that training never sees, the same each time."""
 
 
@@ -129,18 +133,21 @@ class Loop:
         numbers = self._ranks.share(self._seen, size, group=self._task.group)
         parts = list(split(numbers, self._task.part_size, self._task.group))
         films: list[Tensor | None] = [None] * len(parts)
+        labels: list[Tensor | None] = [None] * len(parts)
         if resolution is not None:
             assert self._feed is not None, "the task asks for films, and was given none"
             films = [self._feed.batch(part, resolution).to(self._ranks.device, non_blocking=True) for part in parts]
+            if self._task.labels:
+                labels = [self._feed.labels(part).to(self._ranks.device) for part in parts]
             for part in parts:
                 self._feed.ahead(range(part.start + size, part.stop + size), resolution)
         for phase in self._phases:
             for repeat in range(phase.repeats if self._steps % phase.every == 0 else 0):
-                self._minimise(phase, f"{phase.name}/{repeat}", list(zip(parts, films, strict=True)))
+                self._minimise(phase, f"{phase.name}/{repeat}", list(zip(parts, films, labels, strict=True)))
         self._seen += size
         self._steps += 1
 
-    def _minimise(self, phase: Phase, purpose: str, parts: Sequence[tuple[range, Tensor | None]]) -> None:
+    def _minimise(self, phase: Phase, purpose: str, parts: Sequence[tuple[range, Tensor | None, Tensor | None]]) -> None:
         own = [parameter for module in phase.modules for parameter in module.parameters()]
         for parameter in self._parameters:
             parameter.requires_grad_(False)
@@ -148,11 +155,11 @@ class Loop:
             parameter.requires_grad_(True)
         phase.optimiser.zero_grad(set_to_none=True)
         cfg, device = self._cfg, self._ranks.device
-        num_images = sum(len(numbers) for numbers, _ in parts)
+        num_images = sum(len(numbers) for numbers, *_ in parts)
         values: dict[str, float] = defaultdict(float)
-        for numbers, films in parts:
+        for numbers, films, labels in parts:
             torch.manual_seed(step_seed(cfg.seed, purpose, numbers.start))  # for layers that draw by themselves
-            batch = Batch(numbers=numbers, films=films, seed=cfg.seed, purpose=purpose, device=device)
+            batch = Batch(numbers=numbers, films=films, seed=cfg.seed, purpose=purpose, device=device, labels=labels)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cfg.precision == "bf16"):
                 found = phase.loss(batch)
             weight = len(numbers) / num_images

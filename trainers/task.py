@@ -30,6 +30,7 @@ class Batch:
     """A part of one step: images `numbers` of the run, counted from 0 over all steps and all processes.
 
     `films` [n, 1, R, R] float32 in [-1, 1], channels-last, at the task's `resolution`, augmented; None for a task that takes no films.
+    `labels` [n, labels] float32, 0 and 1, in the order of the task's own `labels`; None where it asks for none.
     Random numbers come from here and belong to an image: the same for any split into processes and parts. (Layers that draw by themselves,
     such as stochastic depth, draw by the part.)
     """
@@ -39,6 +40,7 @@ class Batch:
     seed: int
     purpose: str  # phase and repeat: phases draw different numbers under one name
     device: torch.device
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -48,6 +50,12 @@ class Batch:
         """The films of a task that takes films."""
         assert self.films is not None, "the task asked for no films (`resolution` None)"
         return self.films
+
+    @property
+    def marks(self) -> Tensor:
+        """The labels of a task that asks for some."""
+        assert self.labels is not None, "the task asked for no labels (`labels` is empty)"
+        return self.labels
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """Standard normal values [n, *shape] float32 on the device."""
@@ -79,6 +87,16 @@ class Phase:
     after: Callable[[], None] | None = None
 
 
+class HeldOut(Protocol):
+    """The films that training never sees, the same each time. `limit`: at most so many of them, evenly spread."""
+
+    def __call__(self, resolution: int, *, limit: int = 256) -> Tensor:
+        """Films [n, 1, r, r] float32 in [-1, 1]; n may be 0."""
+
+    def labels(self, *, limit: int = 256) -> Tensor:
+        """Their labels [n, labels], for a task that asks for some."""
+
+
 class Task(Protocol):
     """What the loop needs of a task. Modules are built on the device that the task was given, in training mode where that matters."""
 
@@ -88,6 +106,11 @@ class Task(Protocol):
     @property
     def recipe(self) -> PixelRecipe | None:
         """How files become films, at the largest resolution that the task will ask for; None for a task that takes none."""
+
+    labels: tuple[str, ...]
+    """What is asked of each film, as `LabelSpec.parse` reads it; () for a task that learns from pixels alone."""
+    alternate: str
+    """The name of a label: images are in turns films without it and with it. "" for films as they come."""
 
     def phases(self) -> list[Phase]:
         """The phases of a step, in order."""
@@ -117,7 +140,7 @@ class Task(Protocol):
     def samples(self) -> Tensor | None:
         """Pictures [n, 1, R, R] in [-1, 1] to look at, the same codes or films each time, or None."""
 
-    def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float | str]:
+    def evaluate(self, films: HeldOut | None) -> dict[str, float | str]:
         """Figures for the log, by name. `films(r)` gives the held-out films [n, 1, r, r] in [-1, 1], the same each
         time, n may be 0; None for a task without films. Text is for what figures depend on, such as a digest."""
 

@@ -133,7 +133,16 @@ def _train(request: Request, ranks: Ranks) -> dict[str, Any] | None:
         open_folder(out, {"task": request.task, "preset": request.preset, "seed": request.seed})
     feed = None
     if request.films is not None and task.recipe is not None:
-        feed = build_feed(request.films, out / FILMS, task.recipe, seed=request.seed, replace=not request.resume, ranks=ranks)
+        feed = build_feed(
+            request.films,
+            out / FILMS,
+            task.recipe,
+            seed=request.seed,
+            replace=not request.resume,
+            ranks=ranks,
+            labels=task.labels,
+            alternate=task.alternate,
+        )
     loop = Loop(task, feed, loop_cfg, ranks, out, settings=lasting_settings(request, cfg, codec, loop_cfg, feed))
     if request.resume:
         loop.resume()

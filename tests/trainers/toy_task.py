@@ -19,6 +19,8 @@ class ToyTask:
     """A linear generator of 4x4 films and a critic with dropout; from GROWS_AT images on the films are 8x8 and the steps smaller."""
 
     name = "toy"
+    labels = ()
+    alternate = ""
     recipe = PixelRecipe(resolution=8)
     group = 2
 

@@ -68,6 +68,8 @@ class CodecFinetuneTask:
     """A critic's phase, where there is one, then that of encoder and generator together."""
 
     name = "codec-finetune"
+    labels: tuple[str, ...] = ()
+    alternate = ""
     resolution: int
     batch_size: int
     part_size: int

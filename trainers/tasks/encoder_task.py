@@ -59,6 +59,8 @@ class EncoderTask(ABC):
     """One phase, that of the encoder. What is minimised, and on which films it is judged, a subclass says."""
 
     name: str
+    labels: tuple[str, ...] = ()
+    alternate = ""
     group = 1
 
     def __init__(self, cfg: EncoderTraining, encoder: SidedEncoder, codec: Codec, *, device: torch.device, seed: int) -> None:

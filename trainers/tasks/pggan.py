@@ -60,6 +60,8 @@ class PgganTask:
     """Each step the discriminator learns first, then the generator, on films of the level that the images seen tell."""
 
     name = "pggan"
+    labels: tuple[str, ...] = ()
+    alternate = ""
 
     def __init__(
         self, cfg: PgganConfig, generator: GrowingGenerator, discriminator: GrowingDiscriminator, *, device: torch.device, seed: int

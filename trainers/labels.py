@@ -1,0 +1,143 @@
+"""Labels of films as a trainer asks for them: which cells of a manifest, or which findings of a phantom, mean yes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from engine.errors import ConfigError, SourceError
+from engine.source.phantom import draw_labels, parse_phantom_uri
+from trainers.packed_films import PackedFilms
+from trainers.split import Split
+
+_COLUMN = "label:"  # how a plan's table begins the names of a manifest's own columns
+_YES, _NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
+_SHOWN = 3
+Values = np.ndarray[Any, np.dtype[np.float32]]
+Cells = Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a cell must be: `yes` (1, true, yes; 0, false, no mean it is not), `is` equal to `value`, or `filled` at all."""
+
+    column: str
+    must: Literal["yes", "is", "filled"]
+    value: str = ""
+
+    @staticmethod
+    def parse(text: str) -> Term:
+        """`COLUMN`, `COLUMN=VALUE` or `COLUMN?`."""
+        column, equals, value = (part.strip() for part in text.partition("="))
+        must: Literal["yes", "is", "filled"] = "is" if equals else "filled" if column.endswith("?") else "yes"
+        column = column.removesuffix("?").strip() if must == "filled" else column
+        if not column or (equals and not value):
+            raise ConfigError(f"a label is made of COLUMN, COLUMN=VALUE or COLUMN?: {text.strip() or 'nothing'}")
+        return Term(column, must, value)
+
+    def holds(self, cell: str | None) -> bool | None:
+        """Whether it does for a cell; None where the cell does not say. A cell may hold several values, as `Effusion|Mass`."""
+        if self.must == "filled":
+            return bool(cell)
+        if not cell:
+            return None
+        if self.must == "is":
+            return self.value in (cell.strip(), *map(str.strip, cell.split("|")))
+        word = cell.strip().lower()
+        return True if word in _YES else False if word in _NO else None
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """A label by name: yes where any of its terms holds."""
+
+    name: str
+    terms: tuple[Term, ...]
+
+    @staticmethod
+    def parse(text: str) -> LabelSpec:
+        """`TERM`, or `NAME: TERM, TERM`. Raises ConfigError for anything else."""
+        name, colon, terms = text.partition(":")
+        if not colon:
+            return LabelSpec(text.strip(), (Term.parse(text),))
+        if not name.strip():
+            raise ConfigError(f"a label must read like TERM or NAME: TERM, TERM: {text}")
+        return LabelSpec(name.strip(), tuple(map(Term.parse, terms.split(","))))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`values` [films, labels] float32, 1 for yes and 0 for no, of every film of a pack."""
+
+    names: tuple[str, ...]
+    values: Values
+
+
+def read_labels(packed: PackedFilms, wanted: Sequence[str]) -> Labels:
+    """The labels `wanted` (`LabelSpec.parse`) of the films of a pack, from the manifest's columns or the phantoms' own truth.
+
+    Raises ConfigError for a column that is not there, and SourceError, saying how many and which, for cells that are empty or neither
+    yes nor no: a film without a label is not one without a finding.
+    """
+    specs = [LabelSpec.parse(text) for text in wanted]
+    names = tuple(spec.name for spec in specs)
+    if len(set(names)) != len(names):
+        raise ConfigError(f"labels must have names of their own: {', '.join(names)}")
+    if packed.plan is None:
+        raise SourceError("labels of films can be read only where their source is at hand")
+    cells = _cells(packed, {term.column for spec in specs for term in spec.terms})
+    ids = packed.plan.column("sample_id").to_pylist()
+    columns = [_values(spec, cells, [ids[row] for row in packed.rows]) for spec in specs]
+    return Labels(names, np.stack(columns, axis=1))
+
+
+def check_classes(labels: Labels, split: Split) -> None:
+    """Raises SourceError for a label that all films which train have, or none."""
+    for name, values in zip(labels.names, labels.values[split.train].T, strict=True):
+        if len(set(values.tolist())) < 2:
+            which = "with it" if not values.any() else "without it"
+            raise SourceError(f"label {name} cannot be learned, not one of {len(values)} films that train is {which}")
+
+
+def _cells(packed: PackedFilms, columns: Iterable[str]) -> dict[str, Cells]:
+    """The cells of these columns for the films of the pack, as text; None for empty ones."""
+    if packed.index.kind == "phantom":
+        return _phantom_cells(packed, columns)
+    known = [name.removeprefix(_COLUMN) for name in packed.plan.column_names if name.startswith(_COLUMN)]
+    found: dict[str, Cells] = {}
+    for name in columns:
+        if name not in known:
+            raise ConfigError(f"source has no such column for a label, it has {', '.join(known) or 'none'}: {name}")
+        every = packed.plan.column(_COLUMN + name).to_pylist()
+        found[name] = [every[row] for row in packed.rows]
+    return found
+
+
+def _phantom_cells(packed: PackedFilms, columns: Iterable[str]) -> dict[str, Cells]:
+    """As `latentray phantom` writes them into labels.csv."""
+    uris = packed.plan.column("uri").to_pylist()
+    places = [parse_phantom_uri(uris[row]) for row in packed.rows]
+    truths = [draw_labels(place.seed, place.index, size=place.size) for place in places]
+    for name in columns:
+        if name not in truths[0]:
+            raise ConfigError(f"phantoms have no such label, they have {', '.join(truths[0])}: {name}")
+    return {name: [_text(truth[name]) for truth in truths] for name in columns}
+
+
+def _text(value: object) -> str | None:
+    value = int(value) if isinstance(value, bool) else value
+    return None if value in (None, "") else str(value)
+
+
+def _values(spec: LabelSpec, cells: dict[str, Cells], ids: Sequence[str]) -> Values:
+    found = [[term.holds(cell) for cell in cells[term.column]] for term in spec.terms]
+    any_of = [True if True in terms else None if None in terms else False for terms in zip(*found, strict=True)]
+    silent = [name for name, value in zip(ids, any_of, strict=True) if value is None]
+    if silent:
+        columns = ", ".join(dict.fromkeys(term.column for term in spec.terms))
+        shown = ", ".join(silent[:_SHOWN]) + (" ..." if len(silent) > _SHOWN else "")
+        raise SourceError(f"label {spec.name} (column {columns}) says neither yes nor no for {len(silent)} of {len(ids)} films: {shown}")
+    return np.array(cast("list[bool]", any_of), dtype=np.float32)
