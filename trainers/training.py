@@ -11,10 +11,11 @@ from typing import Any, cast
 import torch
 
 import engine
-from engine.config import DecodeConfig, check_at_least, check_choice
+from engine.config import DecodeConfig, check_at_least, check_choice, parse_loss
 from engine.encode.codec import Codec, load_codec
 from engine.encode.precision import cpu_has_bf16
 from engine.errors import ConfigError
+from engine.source.place import is_uri
 from trainers.catalogue import TASKS, builder_of, settings_of
 from trainers.film_feed import FilmFeed
 from trainers.film_request import FilmsRequest, build_feed
@@ -25,6 +26,7 @@ from trainers.ranks import Ranks, join, leave
 from trainers.run_folder import FILMS, check_folder, clear_folder, note, open_folder
 from trainers.schedule import check_shares
 from trainers.task import Task
+from trainers.tasks.joined_codec import weights_of
 
 _PATHS = ("inception", "perceptual_weights")  # settings that say where files lie on one machine
 
@@ -84,9 +86,8 @@ class Request:
 
         films = self.films
         if films is not None:
-            films = replace(
-                films, source=at(films.source) or films.source, split=replace(films.split, exclude=at(films.split.exclude or None) or "")
-            )
+            source = films.source if is_uri(films.source) else str(Path(films.source).absolute())  # a glob as well
+            films = replace(films, source=source, split=replace(films.split, exclude=at(films.split.exclude or None) or ""))
         out = str(self.folder.absolute())
         return replace(self, out=out, codec=at(self.codec), discriminator=at(self.discriminator), films=films)
 
@@ -201,9 +202,18 @@ def lasting_settings(request: Request, cfg: Any, codec: Codec | None, loop_cfg: 
     lasting |= {"seed": request.seed, "precision": loop_cfg.precision}
     if codec is not None:
         lasting["codec"] = codec.digest
+    if weights := _perceptual_weights(cfg):
+        lasting["perceptual_weights"] = weights
     if feed is not None:
         lasting["films"] = feed.digest
     return cast("dict[str, Any]", json.loads(json.dumps(lasting)))  # as a checkpoint gives them back: tuples are lists
+
+
+def _perceptual_weights(cfg: Any) -> dict[str, dict[str, Any]]:
+    """Digests of the networks that the task's loss looks through, where it does."""
+    if not hasattr(cfg, "perceptual_weights"):
+        return {}
+    return weights_of(parse_loss(cfg.loss), lpips_net=cfg.lpips_net, weights=cfg.perceptual_weights)
 
 
 def tell(request: Request, task: Task, feed: FilmFeed | None, outcome: Outcome, loop_cfg: LoopConfig) -> dict[str, Any]:

@@ -26,12 +26,13 @@ class WeightSource:
 
     "files": published files in `folder`, or where torch.hub keeps downloads; LPIPS's channel weights from the installed package `lpips`.
     "download": the same, and files that are nowhere are fetched from their publishers. "random": drawn from `seed`, for tests and
-    benchmarks; an archive made with them says so.
+    benchmarks; an archive made with them says so. `flag`: how a command is told the folder, for messages.
     """
 
     mode: Mode = "files"
     folder: str | None = None
     seed: int = 0
+    flag: str = "--weights"
 
     def __post_init__(self) -> None:
         check_choice("weights", self.mode, get_args(Mode))
@@ -118,7 +119,7 @@ def _without_weights(loss: Loss, lpips_net: FeatureNet, lpips_size: int) -> Obje
 
 def _file(network: str, source: WeightSource) -> Path:
     find = download_network if source.mode == "download" else find_network
-    return find(network, source.folder)
+    return find(network, source.folder, source.flag)
 
 
 def _state(network: str, shapes: dict[str, tuple[int, ...]], source: WeightSource) -> dict[str, Tensor]:

@@ -32,10 +32,10 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")
 _UNREADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
 
 
-def find_network(network: str, folder: str | None) -> Path:
+def find_network(network: str, folder: str | None, flag: str = "--weights") -> Path:
     """The file of "alex", "vgg" or "moco" in `folder`, or else where torch.hub keeps what it downloaded (under TORCH_HOME).
 
-    A file of safetensors with the same stem is as good. Raises ConfigError in one line with the file's name.
+    A file of safetensors with the same stem is as good. Raises ConfigError in one line with the file's name; `flag` is what names a folder.
     """
     name = FILES[network]
     folders = folders_of(folder)
@@ -45,14 +45,14 @@ def find_network(network: str, folder: str | None) -> Path:
                 return path
     looked = " and ".join(str(place) for place in folders)
     raise ConfigError(
-        f"weights of a loss term were not found in {looked}; name their folder with --weights, or go without with --loss mse=1: {name}"
+        f"weights of a loss term were not found in {looked}; name their folder with {flag}, or go without with --loss mse=1: {name}"
     )
 
 
-def download_network(network: str, folder: str | None) -> Path:
+def download_network(network: str, folder: str | None, flag: str = "--weights") -> Path:
     """As `find_network`, but a file that is nowhere is downloaded from its publisher into the first folder. Raises ConfigError."""
     try:
-        return find_network(network, folder)
+        return find_network(network, folder, flag)
     except ConfigError:
         name, place = FILES[network], folders_of(folder)[0]
     published = _HASH_IN_NAME.search(name)

@@ -251,10 +251,10 @@ def test_the_schedule_is_a_function_of_images():
     assert last.lr == pytest.approx(1e-3 * 0.05)
     uneven = config(levels=(replace(LEVELS[0], images=UNEVEN), replace(LEVELS[1], images=62)))
     assert (uneven.images, uneven.moment(UNEVEN).at, uneven.moment(GROWS_AT).at, uneven.moment(GROWS_AT).seen) == (112, 0, 1, 0)
-    demo = PRESETS["demo"]()
-    assert demo.images == 21_400
-    assert PRESETS["films"]() == demo
-    assert demo.levels[-1].resolution == 4 * 2 ** (len(demo.channels) - 1) == 1024
+    demo, films = PRESETS["demo"](), PRESETS["films"]()
+    assert (demo.images, films.images) == (37_600, 22_000)
+    assert replace(films, levels=demo.levels, images=demo.images) == demo  # of the same networks, so that one begins where the other ended
+    assert demo.levels[-1].resolution == films.levels[-1].resolution == 4 * 2 ** (len(demo.channels) - 1) == 1024
 
 
 def test_a_schedule_is_cut_to_a_codec_and_ends_with_it(tmp_path):

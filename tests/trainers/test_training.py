@@ -14,8 +14,11 @@ from safetensors.torch import load_file
 from engine.cli import run_verb
 from engine.encode.codec import load_codec
 from tests.trainers.small_films import write_films
+from tests.trainers.steps import make_codec
 from trainers import train
-from trainers.checkpoint import checkpoints
+from trainers.checkpoint import checkpoints, read_checkpoint
+from trainers.film_request import FilmsRequest
+from trainers.training import Request
 
 SMALL = ("--threads", "1", "--checkpoint-images", "64")
 
@@ -209,3 +212,32 @@ def test_dry_run_says_what_it_takes_and_writes_nothing(films, tmp_path, capfd):
     assert [stage["resolution"] for stage in told["stages"]] == [32, 64]
     assert told["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]), abs=0.2)
     assert told["gflop_per_image"]["64"] > told["gflop_per_image"]["32"] > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "there"),
+    [
+        ("films", "{here}/films"),
+        ("films/*.png", "{here}/films/*.png"),
+        ("/data/films.csv", "/data/films.csv"),
+        ("s3://bucket/films", "s3://bucket/films"),
+        ("phantom:8?seed=1", "phantom:8?seed=1"),
+    ],
+)
+def test_a_process_elsewhere_finds_the_films(tmp_path, monkeypatch, source, there):
+    monkeypatch.chdir(tmp_path)
+    request = Request(task="pggan", out="run", films=FilmsRequest(source=source)).located()
+    assert request.films.source == there.format(here=tmp_path)
+    assert request.out == str(tmp_path / "run")
+    assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+def test_a_loss_that_looks_through_other_weights_is_another_setting(films, tmp_path, capfd):
+    make_codec(tmp_path / "codec")
+    argv = ["encoder-finetune", "--codec", str(tmp_path / "codec"), "--data", films, "--preset", "cpu-small", *SMALL, "--out", str(tmp_path / "run")]
+    perceptual = ["--set", "loss=mse=1,lpips=0.1", "--set", "perceptual_weights=random"]
+    assert run(*argv, *perceptual, "--images", "16") == 0
+    settings = read_checkpoint(checkpoints(tmp_path / "run" / "checkpoints")[-1]).about["settings"]
+    assert settings["perceptual_weights"] == {"lpips": {"net": "alex", "features": "random:0", "heads": "random:0"}}
+    assert run(*argv, *perceptual[:2], "--set", f"perceptual_weights={tmp_path}", "--images", "24", "--resume") == 2
+    assert "name their folder with --set perceptual_weights=DIR" in capfd.readouterr().err

@@ -23,7 +23,7 @@ from engine.errors import CodecError
 from engine.networks.coarse import heads_to_tensors, shrink
 from engine.networks.pggan import PgganGenerator
 from engine.recipe import PixelRecipe
-from engine.refine.build_objective import Mode, WeightSource, build_objective
+from engine.refine.build_objective import Mode, WeightSource, build_objective, describe_weights
 from engine.refine.objective import Loss, Objective
 from engine.sliced_wasserstein import swd
 from trainers.nets.sided_encoder import SidedEncoder
@@ -125,10 +125,19 @@ def mean_of(codec: Codec) -> Tensor | None:
 
 def objective_for(loss: Loss, *, resolution: int, lpips_net: str, lpips_size: int, weights: str) -> Objective:
     """Equation 4 of Weber et al. 2022 with the terms of `loss`. `weights`: as `RefineConfig.perceptual_weights`."""
+    source = _weight_source(weights)
+    return build_objective(loss, resolution=resolution, lpips_net=lpips_net, lpips_size=lpips_size, source=source)  # type: ignore[arg-type]  # checked
+
+
+def weights_of(loss: Loss, *, lpips_net: str, weights: str) -> dict[str, dict[str, Any]]:
+    """Which weights the terms of `loss` look through, by term; empty where none does. Raises ConfigError for files that are missing."""
+    return describe_weights(loss, lpips_net=lpips_net, source=_weight_source(weights))  # type: ignore[arg-type]  # checked
+
+
+def _weight_source(weights: str) -> WeightSource:
     modes: dict[str, Mode] = {"download": "download", "random": "random"}
     mode = modes.get(weights, "files")
-    source = WeightSource(mode=mode, folder=weights or None if mode == "files" else None)
-    return build_objective(loss, resolution=resolution, lpips_net=lpips_net, lpips_size=lpips_size, source=source)  # type: ignore[arg-type]  # checked
+    return WeightSource(mode=mode, folder=weights or None if mode == "files" else None, flag="--set perceptual_weights=DIR")
 
 
 def film_loss(objective: Objective, films: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
