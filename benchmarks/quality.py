@@ -24,6 +24,7 @@ NAME = "quality"
 STEPS, QUICK_STEPS = 100, 4
 SMALL_FILM = 1024  # bytes: 32x32
 IMPROVED_BAR = Bar(bound=0.95, sense="at least")
+WORSE_BAR = Bar(bound=0, sense="at most")
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -44,18 +45,20 @@ def rows(options: Options) -> Iterator[Row]:
         by_method: dict[str, list[FilmQuality]] = {}
         for film in measure(archive, str(manifest), thumbnails=(SMALL_FILM,)):
             by_method.setdefault(film.method, []).append(film)
-        yield _refined(by_method.pop(STORED), archive, f"{named.name}, {steps} steps", settings | {"seconds": seconds})
+        yield from _refined(by_method.pop(STORED), archive, f"{named.name}, {steps} steps", settings | {"seconds": seconds})
         names = {ENCODER: f"{named.name}, encoder alone", GRAY: GRAY, THUMBNAIL: f"{THUMBNAIL} of as many bytes"}
         for method, films in by_method.items():
             yield _row(films, names.get(method, f"{method} bytes"), settings)
 
 
-def _refined(films: list[FilmQuality], archive: Path, step: str, settings: dict[str, Any]) -> Row:
-    """What is stored, with the share of films that are better for it."""
+def _refined(films: list[FilmQuality], archive: Path, step: str, settings: dict[str, Any]) -> Iterator[Row]:
+    """What is stored, with the share of films that are better for it; then that of films which are worse, of which there must be none."""
     stored = open_archive(archive)
     before, after = stored.mse_initial.values[stored.status.values == 1], stored.mse.values[stored.status.values == 1]
-    figures = {"worse": float((after > before).mean()), "films/s": len(films) / settings["seconds"]}
-    return _row(films, step, settings, ratio=float((after < before).mean()), ratio_to="films improved", bar=IMPROVED_BAR, figures=figures)
+    figures = {"films/s": len(films) / settings["seconds"]}
+    yield _row(films, step, settings, ratio=float((after < before).mean()), ratio_to="films improved", bar=IMPROVED_BAR, figures=figures)
+    worse = float((after > before).mean())
+    yield Row(benchmark=NAME, step="films made worse by these", unit="share", values=(worse,), settings=settings, bar=WORSE_BAR)
 
 
 def _row(films: list[FilmQuality], step: str, settings: dict[str, Any], **more: Any) -> Row:

@@ -45,6 +45,7 @@ def _skip_reason(item: pytest.Item) -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what this machine lacks, and keeps the Ray tests in one process, since two local Rays would share its ports and memory."""
     for item in items:
@@ -55,6 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuses to run where the Ray tests would be spread over processes."""
+    if hasattr(session.config, "workerinput") and session.config.getvalue("loadgroup"):
+        loose = [item.nodeid for item in session.items if item.get_closest_marker("ray") and not item.nodeid.endswith("@ray")]
+        if loose:
+            raise pytest.UsageError(f"pytest-xdist does not keep the Ray tests together: {loose[0]}")
 
 
 @pytest.fixture(scope="session")
