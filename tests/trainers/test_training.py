@@ -234,7 +234,18 @@ def test_a_process_elsewhere_finds_the_films(tmp_path, monkeypatch, source, ther
 
 def test_a_loss_that_looks_through_other_weights_is_another_setting(films, tmp_path, capfd):
     make_codec(tmp_path / "codec")
-    argv = ["encoder-finetune", "--codec", str(tmp_path / "codec"), "--data", films, "--preset", "cpu-small", *SMALL, "--out", str(tmp_path / "run")]
+    argv = [
+        "encoder-finetune",
+        "--codec",
+        str(tmp_path / "codec"),
+        "--data",
+        films,
+        "--preset",
+        "cpu-small",
+        *SMALL,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     perceptual = ["--set", "loss=mse=1,lpips=0.1", "--set", "perceptual_weights=random"]
     assert run(*argv, *perceptual, "--images", "16") == 0
     settings = read_checkpoint(checkpoints(tmp_path / "run" / "checkpoints")[-1]).about["settings"]
