@@ -16,7 +16,7 @@ class SourceError(LatentrayError):
 
 
 class CodecError(LatentrayError):
-    """A codec directory is missing, incomplete, damaged or of an unknown version."""
+    """A codec or classifier directory is missing, incomplete, damaged or of an unknown version."""
 
 
 class BackendError(LatentrayError):

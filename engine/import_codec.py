@@ -31,6 +31,7 @@ from engine.refine.weight_files import FILES
 NOT_STATED = "not stated"
 MEAN_FILMS = 256
 _ENCODER, _GENERATOR, _MEAN, _COARSE = (f"{part}.safetensors" for part in ("encoder", "generator", "mean", "coarse"))
+MAP_RESOLUTION = 1024  # of films for a network that takes any; what the metrics look at
 _BATCH = 4  # films of 1024x1024 at a time, while the mean code is looked for
 
 Say = Callable[[str], None]
@@ -63,6 +64,8 @@ def import_checkpoint(
     licence: str = NOT_STATED,
     codec: str | None = None,
     mean_films: int = MEAN_FILMS,
+    resolution: int | None = None,
+    strip_rows: int | None = None,
     dry_run: bool = False,
     say: Say = lambda text: None,
 ) -> ImportReport:
@@ -70,7 +73,9 @@ def import_checkpoint(
 
     A generator becomes a codec without an encoder: codes on the sphere, films squared with black, and as the mean code, of `mean_films`
     random ones (0: none), the one whose film is nearest to their mean film (`encode.mean_code`). An encoder joins the generator, mean
-    code and coarse heads of the directory `codec`. Weights of a loss become one file of safetensors that `--weights out` finds.
+    code and coarse heads of the directory `codec`. An autoencoder becomes a codec of maps for films of `resolution` (1024), computed
+    `strip_rows` rows at a time (0: all at once, which is also the default); its mean code is zero. Weights of a loss become one file of
+    safetensors that `--weights out` finds.
     `dry_run` reads and checks, and writes nothing. `say` is told of what takes long.
     Raises CodecError as `read_checkpoint`, where `out` holds something else, and where encoder and codec do not fit; ConfigError.
     """
@@ -78,6 +83,7 @@ def import_checkpoint(
     if not licence.strip() or len(licence.splitlines()) != 1 or len(licence) > 1000:
         raise ConfigError(f"licence must be one line of 1 to 1000 characters: {licence!r:.100}")
     found = read_checkpoint(file)
+    _check_sizes(found, file, resolution=resolution, strip_rows=strip_rows)
     _check_request(found, file, name=name, codec=codec)
     if found.role == "features":
         return _weights_file(found, Path(out), licence, dry_run=dry_run)
@@ -85,6 +91,9 @@ def import_checkpoint(
     if found.role == "encoder":
         assert codec is not None, "asked for by `_check_request`"
         spec, weights = _joined(found, codec, name, licence)
+    elif found.role == "codec":
+        sizes = {"resolution": MAP_RESOLUTION if resolution is None else resolution, "strip_rows": strip_rows or 0}
+        spec, weights = _autoencoder(found, name, licence, sizes)
     else:
         spec, weights = _generator_alone(found, name, licence)
         if mean_films and not dry_run:
@@ -111,6 +120,34 @@ def _check_request(found: ImportedNetwork, file: str | Path, *, name: str | None
         raise ConfigError(f"--codec is for a file with an encoder; this one holds the network {found.network}: {file}")
     if found.role == "features" and name is not None:
         raise ConfigError(f"weights of a loss become a file that keeps its published name, so --name has no use: {name}")
+
+
+def _check_sizes(found: ImportedNetwork, file: str | Path, **sizes: int | None) -> None:
+    given = [name.replace("_", "-") for name, value in sizes.items() if value is not None]
+    if given and found.role != "codec":
+        raise ConfigError(f"--{given[0]} is for an autoencoder, whose films may have any size; this is the network {found.network}: {file}")
+
+
+def _autoencoder(
+    found: ImportedNetwork, name: str | None, licence: str, sizes: dict[str, int]
+) -> tuple[CodecSpec, dict[str, Mapping[str, Tensor]]]:
+    assert found.encoder is not None, "a codec has both"
+    generator, encoder = ({**part.settings, **sizes} for part in (found, found.encoder))
+    with torch.device("meta"):
+        network = build_network("generator", found.network, generator)
+    shape = network.code_shape
+    assert isinstance(shape, tuple)
+    spec = CodecSpec(
+        name=name or f"{found.layout}-{2 ** (len(generator['widths']) - 1)}x{shape[0]}-{sizes['resolution']}",
+        encoder=NetworkSpec(network=found.encoder.network, settings=encoder, weights=_ENCODER),
+        generator=NetworkSpec(network=found.network, settings=generator, weights=_GENERATOR),
+        # zero is the mean of the normal distribution that the posteriors were drawn towards
+        code=CodeSpec(dims=("channel", "y", "x"), shape=shape, gauge="none", mean="zero"),
+        recipe=PixelRecipe(resolution=sizes["resolution"], **found.recipe),
+        licence=licence,
+        provenance={"imported": {"autoencoder": _origin(found, licence)}, "software": _software()},
+    )
+    return spec, {_ENCODER: found.encoder.state, _GENERATOR: found.state}
 
 
 def _generator_alone(found: ImportedNetwork, name: str | None, licence: str) -> tuple[CodecSpec, dict[str, Mapping[str, Tensor]]]:

@@ -11,6 +11,7 @@ Square = Literal["pad", "crop", "stretch"]
 Resize = Literal["area", "lanczos"]
 Equalise = Literal["none", "histogram"]
 Window = Literal["auto", "none"]
+Intensity = Literal["full", "minmax"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class PixelRecipe:
     In this order: read the samples without loss; DICOM: modality LUT or rescale, then VOI LUT or window (`window` = "auto" applies
     the file's own, "none" takes the full range of the stored bits), MONOCHROME1 inverted; colour to gray (ITU-R 601 luma, alpha dropped);
     divide by the white level, 2^bits - 1 (`bits` = 0 takes the file's own depth: PNG sBIT, TIFF BitsPerSample, JPEG 2000 component depth,
-    DICOM BitsStored, else the container's; a number overrides it, for 12-bit data in a 16-bit container without a mark);
+    DICOM BitsStored, else the container's; a number overrides it, for 12-bit data in a 16-bit container without a mark), or, where
+    `intensity` is "minmax", stretch the film's own range so that its darkest sample is 0 and its brightest 1 (a film of one gray is black);
     `equalise`; make square (`square`: "pad" with black, centred; "crop" the centre; "stretch"); resize to `resolution`;
     map [0, 1] to [-1, 1].
 
@@ -35,6 +37,7 @@ class PixelRecipe:
     window: Window = "auto"
     bits: int = 0
     equalise: Equalise = "none"
+    intensity: Intensity = "full"
     tolerance: float = 2 / 255
 
     def __post_init__(self) -> None:
@@ -47,8 +50,12 @@ class PixelRecipe:
             raise CodecError(f"recipe.bits must be 0 (as the file says) or 2 to 16: {self.bits}")
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as plain JSON values, in field order."""
-        return asdict(self)
+        """The recipe as plain JSON values, in field order. `intensity` is left out where it is "full".
+
+        Archives begun before there was that choice have fingerprints without it, and go on.
+        """
+        plain = asdict(self)
+        return plain if self.intensity != "full" else {name: value for name, value in plain.items() if name != "intensity"}
 
 
 _ALLOWED: dict[str, tuple[str, ...]] = {
@@ -56,4 +63,5 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "resize": ("area", "lanczos"),
     "window": ("auto", "none"),
     "equalise": ("none", "histogram"),
+    "intensity": ("full", "minmax"),
 }

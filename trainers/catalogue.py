@@ -26,8 +26,16 @@ class TaskEntry:
 
 TASKS: dict[str, TaskEntry] = {
     "pggan": TaskEntry(presets="trainers.presets.pggan", build="trainers.tasks.pggan:build_pggan", films=True),
+    "stylegan": TaskEntry(presets="trainers.presets.stylegan", build="trainers.tasks.stylegan:build_stylegan", films=True),
+    "densenet": TaskEntry(
+        presets="trainers.presets.densenet", build="trainers.tasks.densenet:build_densenet", films=True, discriminator="optional"
+    ),
     "encoder-bootstrap": TaskEntry(
-        presets="trainers.presets.encoder", build="trainers.tasks.encoder_bootstrap:build_encoder_bootstrap", films=False, codec="required"
+        presets="trainers.presets.encoder",
+        build="trainers.tasks.encoder_bootstrap:build_encoder_bootstrap",
+        films=False,
+        codec="required",
+        discriminator="optional",
     ),
     "encoder-finetune": TaskEntry(
         presets="trainers.presets.encoder", build="trainers.tasks.encoder_finetune:build_encoder_finetune", films=True, codec="required"
@@ -39,6 +47,11 @@ TASKS: dict[str, TaskEntry] = {
         codec="optional",
         discriminator="optional",
     ),
+    "dgm": TaskEntry(presets="trainers.presets.dgm", build="trainers.tasks.dgm:build_dgm", films=True),
+    "dcgan": TaskEntry(presets="trainers.presets.dcgan", build="trainers.tasks.dcgan:build_dcgan", films=True),
+    "lsgan": TaskEntry(presets="trainers.presets.lsgan", build="trainers.tasks.dcgan:build_lsgan", films=True),
+    "vae": TaskEntry(presets="trainers.presets.vae", build="trainers.tasks.vae:build_vae", films=True),
+    "gmvae": TaskEntry(presets="trainers.presets.gmvae", build="trainers.tasks.gmvae:build_gmvae", films=True),
 }
 
 
@@ -58,17 +71,19 @@ def settings_of(task: str, preset: str, changes: Mapping[str, Any]) -> Any:
 
 
 def changed(cfg: Any, changes: Mapping[str, Any]) -> Any:
-    """Settings with some replaced; `a.b` names the setting b of the record a. Raises one line for an unknown one or another type."""
+    """Settings with some replaced, all at once; `a.b` names the setting b of the record a.
+
+    Raises one line for an unknown setting, for another type, and for settings that do not go together.
+    """
     hints = get_type_hints(type(cfg))
+    values: dict[str, Any] = {}
     for name, value in changes.items():
         first, _, rest = name.partition(".")
         if first not in hints:
             raise ConfigError(f"settings are {', '.join(hints)}; there is no such one: {name}")
-        if rest:
-            cfg = replace(cfg, **{first: changed(getattr(cfg, first), {rest: value})})
-        else:
-            cfg = replace(cfg, **{first: _value(hints[first], value, name)})
-    return cfg
+        record = values.get(first, getattr(cfg, first))
+        values[first] = changed(record, {rest: value}) if rest else _value(hints[first], value, name)
+    return replace(cfg, **values)
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:

@@ -88,6 +88,13 @@ class FilmFeed:
         return torch.from_numpy(self._labels.values[self._films(numbers)])
 
     @property
+    def label_counts(self) -> list[tuple[int, int]]:
+        """How many of the films that train are with and without each label."""
+        assert self._labels is not None, "the task asked for no labels"
+        values = self._labels.values[self._split.train]
+        return [(int(count), len(values) - int(count)) for count in values.sum(axis=0)]
+
+    @property
     def digest(self) -> str:
         """sha256, in hex, of what a resume must find unchanged: pixels, labels, which films train and are held out, the variations."""
         hashed = hashlib.sha256(self._packed.index.pixels_sha256.encode())
@@ -118,7 +125,7 @@ class FilmFeed:
             "augment": asdict(self._augment),
         }
         if self._labels is not None:
-            found["labels"] = dict(zip(self._labels.names, self._labels.values[split.train].sum(axis=0).astype(int).tolist(), strict=True))
+            found["labels"] = dict(zip(self._labels.names, (present for present, _ in self.label_counts), strict=True))
         return found
 
     def close(self) -> None:

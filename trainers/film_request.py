@@ -57,8 +57,8 @@ def build_feed(
             max_failed_fraction=request.max_failed_fraction,
             replace=replace and ranks.is_first,
         )
-        split = split_films(packed, request.split)
         found = read_labels(packed, labels) if labels else None
+        split = split_films(packed, request.split, None if found is None else found.values)
         if found is not None:
             check_classes(found, split)
         if ranks.is_first:

@@ -14,6 +14,7 @@ from engine.errors import ConfigError, SourceError
 from trainers.exclusions import read_exclusions
 from trainers.packed_films import PackedFilms
 from trainers.presets.films import SplitConfig
+from trainers.stratified_split import stratify
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,13 @@ class Split:
         return ", ".join(parts)
 
 
-def split_films(packed: PackedFilms, cfg: SplitConfig) -> Split:
+def split_films(packed: PackedFilms, cfg: SplitConfig, labels: np.ndarray[Any, Any] | None = None) -> Split:
     """Divides the films of `packed` by patient: the hash of (seed, patient) decides, so that a film that is added moves no patient.
+    With `cfg.stratify` the `labels` [films, labels] of the pack decide (`stratified_split.py`).
 
     Where the shares come out so that no patient is held out, or none trains, the one nearest to the limit changes sides. A film whose
-    patient is not named counts as a patient of its own. Raises ConfigError for a column or list that cannot be used, SourceError where
-    no film is left to train on.
+    patient is not named counts as a patient of its own. Raises ConfigError for a column or list that cannot be used and for `stratify`
+    without labels, SourceError where no film is left to train on.
     """
     patients = _patients(packed, cfg.patient_column)
     named = _named(packed, cfg, patients)
@@ -62,7 +64,7 @@ def split_films(packed: PackedFilms, cfg: SplitConfig) -> Split:
     if not len(left):
         raise SourceError(f"no film is left to train on; left out as not to be seen: {excluded.sum()}")
     names, of_film = np.unique(patients[packed.rows[left]], return_inverse=True)
-    is_held_out = _held_out(names.tolist(), cfg)
+    is_held_out = _stratified(names, of_film, left, labels, cfg) if cfg.stratify else _held_out(names.tolist(), cfg)
     train, validation = left[~is_held_out[of_film]], left[is_held_out[of_film]]
     return Split(
         train=train,
@@ -72,6 +74,18 @@ def split_films(packed: PackedFilms, cfg: SplitConfig) -> Split:
         named=int(named.sum()),
         excluded=int(excluded.sum()),
     )
+
+
+def _stratified(
+    names: np.ndarray[Any, Any], of_film: np.ndarray[Any, Any], left: Indices, labels: np.ndarray[Any, Any] | None, cfg: SplitConfig
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which patients are held out, so that both sides have their share of every label."""
+    if labels is None:
+        raise ConfigError("--stratify needs a task that learns from labels; this one has none")
+    sides = stratify(names[of_film].tolist(), labels[left], (1 - cfg.validation, cfg.validation), seed=cfg.seed)
+    held_out = np.zeros(len(names), dtype=bool)
+    held_out[of_film] = sides == 1
+    return held_out
 
 
 def _held_out(patients: list[str], cfg: SplitConfig) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,14 @@ class HeldOut(Protocol):
 
     def labels(self, *, limit: int = 256) -> Tensor:
         """Their labels [n, labels], for a task that asks for some."""
+
+
+@runtime_checkable
+class KnowsFilms(Protocol):
+    """A task that must know more of its films than batches show. Called once, before the first step and before a resume."""
+
+    def on_films(self, label_counts: Sequence[tuple[int, int]], held_out: HeldOut) -> None:
+        """How many of the films that train are with and without each label, and the films that never do."""
 
 
 class Task(Protocol):

@@ -20,6 +20,7 @@ _NOT_FOR_PCA: dict[str, Any] = {
     "validation": 0.1,
     "patient_column": "",
     "exclude": "",
+    "stratify": False,
     "augment": "none",
     "codec": None,
     "discriminator": None,
@@ -42,11 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     films.add_argument("--data", metavar="SOURCE", help="films, as `encode` takes them: a folder, a manifest, phantom:N ...")
     films.add_argument("--limit", type=int, metavar="N", help="only the first N films of the source")
     films.add_argument("--validation", type=float, default=0.1, metavar="F", help="share of the patients that are held out")
+    films.add_argument("--stratify", action="store_true", help="hold out patients so that both sides have their share of every label")
     films.add_argument("--patient-column", default="", metavar="COL", help="column that names the patient; left out: looked for")
     films.add_argument(
         "--exclude", default="", metavar="FILE", help="films never to train on, such as a data set's test list; their patients are left out"
     )
-    films.add_argument("--augment", default="none", metavar="A", help="none, light, or flip: how films are varied each time they are seen")
+    films.add_argument(
+        "--augment", default="none", metavar="A", help="none, light, flip or segal2021: how films are varied each time they are seen"
+    )
     _add(films, "--max-failed-fraction", type=float, metavar="F", help="refuse when more films cannot be read (0.05)")
     films.add_argument("--decoder", choices=("auto", "dali", "cpu"), default="auto", help="how files become pixels")
     _add_run(parser.add_argument_group("run; not for pca, which is one pass"))
@@ -61,7 +65,7 @@ def _add_run(run: Any) -> None:
     run.add_argument("--resume", action="store_true", help="go on from the last checkpoint; pca starts again")
     run.add_argument("--overwrite", action="store_true", help="begin anew where a run lies")
     run.add_argument("--codec", metavar="DIR", help="the codec whose generator, or both networks, the task starts from")
-    run.add_argument("--discriminator", metavar="FILE", help="a discriminator.safetensors of a pggan run, for codec-finetune")
+    run.add_argument("--discriminator", metavar="FILE", help="a discriminator.safetensors of a pggan run")
     run.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="replace a setting of the preset, VALUE as JSON or text"
     )
@@ -127,7 +131,7 @@ def _request(args: argparse.Namespace) -> Any:
         films = FilmsRequest(
             source=args.data,
             limit=args.limit,
-            split=SplitConfig(validation=args.validation, patient_column=args.patient_column, exclude=args.exclude),
+            split=SplitConfig(validation=args.validation, patient_column=args.patient_column, exclude=args.exclude, stratify=args.stratify),
             augment=args.augment,
             decode=DecodeConfig(decoder=args.decoder, threads=args.threads),
             **({"max_failed_fraction": args.max_failed_fraction} if hasattr(args, "max_failed_fraction") else {}),

@@ -16,6 +16,8 @@ def prepare(film: Film, recipe: PixelRecipe, *outs: Unit) -> None:
     Padding, cropping and resizing keep proportions, so the division by the white level waits until there is less to divide.
     """
     levels, white = to_levels(film), film.white
+    if recipe.intensity == "minmax":
+        levels, white = own_range(levels)
     if recipe.equalise == "histogram":
         levels, white = equalise(levels / np.float32(white)), 1.0
     squared = make_square(levels, recipe.square)
@@ -31,6 +33,12 @@ def to_levels(film: Film) -> Unit:
     if film.samples.dtype.kind == "f" or film.white < np.iinfo(film.samples.dtype).max:
         np.clip(levels, 0, np.float32(film.white), out=levels)
     return levels
+
+
+def own_range(levels: Unit) -> tuple[Unit, float]:
+    """Levels above the film's lowest, and the new white level, its highest; of a film of one gray all are 0."""
+    lowest, highest = levels.min(), levels.max()
+    return levels - lowest, float(highest - lowest) or 1.0
 
 
 def equalise(unit: Unit) -> Unit:

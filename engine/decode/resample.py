@@ -13,7 +13,8 @@ from engine.resample import lanczos_weights
 
 def prepare_tensor(samples: Tensor, recipe: PixelRecipe, *outs: Tensor, white: float) -> None:
     """As `prepare`, for samples [H, W, C] uint8 or uint16 (C = 1 gray, 3 RGB) and `outs` [S, S] float32, all on one device."""
-    unit = (_to_gray(samples.to(torch.float32)) / white).clamp_(0, 1)
+    gray = _to_gray(samples.to(torch.float32))
+    unit = _own_range(gray.clamp_(0, white)) if recipe.intensity == "minmax" else (gray / white).clamp_(0, 1)
     squared = _make_square(_equalise(unit, recipe.equalise), recipe.square)
     for out in outs:
         torch.sub(resize_tensor(squared, len(out), recipe.resize) * 2, 1, out=out)
@@ -32,6 +33,13 @@ def _to_gray(samples: Tensor) -> Tensor:
         return samples[..., 0]
     red, green, blue = samples.unbind(-1)
     return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def _own_range(gray: Tensor) -> Tensor:
+    """[0, 1] from the darkest to the brightest sample; of a film of one gray all are 0."""
+    lowest, highest = gray.aminmax()
+    extent = highest - lowest
+    return (gray - lowest) / torch.where(extent > 0, extent, torch.ones_like(extent))
 
 
 def _equalise(unit: Tensor, how: Equalise) -> Tensor:

@@ -10,9 +10,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from engine.encode.codec_directory import codec_digest, codec_files, name_weights, write_codec_files
+from engine.encode.codec_directory import CODEC, codec_digest, codec_files, name_weights, write_codec_files
 from engine.encode.codec_spec import CODEC_JSON, CodecSpec, NetworkSpec, WeightsFile, read_spec
 from engine.encode.gauge import Gauge, into_range, project
+from engine.encode.model_directory import check_digests
 from engine.encode.weights import fill, read_tensors, sha256, write_tensors
 from engine.errors import CodecError
 from engine.networks.coarse import Head, heads_from_tensors
@@ -203,11 +204,7 @@ def _load(files: Mapping[str, bytes]) -> Codec:
     if CODEC_JSON not in files:
         raise CodecError(f"{CODEC_JSON} is missing")
     spec = read_spec(files[CODEC_JSON])
-    for name, digest in spec.files().items():
-        if name not in files:
-            raise CodecError(f"weights file is missing: {name}")
-        if sha256(files[name]) != digest:
-            raise CodecError(f"weights file is damaged or of another codec (its sha256 is not that of {CODEC_JSON}): {name}")
+    check_digests(files, spec.files(), CODEC)
     tensors = {name: read_tensors(name, files[name]) for name in spec.files()}
     encoder = None if spec.encoder is None else _network("encoder", spec.encoder, spec, tensors)
     generator = _network("generator", spec.generator, spec, tensors)

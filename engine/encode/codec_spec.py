@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from engine.config import parse_loss
 from engine.encode.gauge import GAUGES, Gauge
+from engine.encode.strict_json import read_versioned, to_json_bytes
 from engine.errors import CodecError, ConfigError
 from engine.networks.settings import read_settings, refuse_unknown, shortened, typed
 from engine.recipe import PixelRecipe
@@ -17,7 +17,6 @@ from engine.recipe import PixelRecipe
 FORMAT = "latentray-codec"
 FORMAT_VERSION = 1
 CODEC_JSON = "codec.json"
-MAX_JSON_BYTES = 2**20
 
 _DIMS = (("layer", "channel"), ("channel", "y", "x"))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -99,18 +98,12 @@ class CodecSpec:
 
     def to_bytes(self) -> bytes:
         """The bytes of `codec.json`: the same for equal specs."""
-        plain = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        return (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode()
+        return to_json_bytes(asdict(self), format_name=FORMAT, version=FORMAT_VERSION)
 
 
 def read_spec(raw: bytes) -> CodecSpec:
     """The record in the bytes of a `codec.json`; raises CodecError on anything that is not exactly one of version 1."""
-    data = _read_json(raw)
-    if data.pop("format", None) != FORMAT:
-        raise CodecError(f"{CODEC_JSON} does not say that it is one of ours (format must be {FORMAT})")
-    version = data.pop("format_version", None)
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise CodecError(f"{CODEC_JSON} has a version that this release cannot read (it reads {FORMAT_VERSION}): {shortened(version)}")
+    data = read_versioned(raw, CODEC_JSON, format_name=FORMAT, version=FORMAT_VERSION)
     refuse_unknown(data, set(CodecSpec.__dataclass_fields__), CODEC_JSON)
     missing = [name for name in ("name", "encoder", "generator", "code", "recipe") if name not in data]
     if missing:
@@ -141,26 +134,3 @@ def _read_code(data: dict[str, Any]) -> CodeSpec:
         gauge=typed(str, data.get("gauge"), "code.gauge"),
         mean=mean if mean is None or mean == "zero" else read_settings(WeightsFile, mean, "code.mean"),
     )
-
-
-def _read_json(raw: bytes) -> dict[str, Any]:
-    if len(raw) > MAX_JSON_BYTES:
-        raise CodecError(f"{CODEC_JSON} must be {MAX_JSON_BYTES} bytes or less: {len(raw)}")
-    try:
-        data = json.loads(raw, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise CodecError(f"{CODEC_JSON} is not valid JSON: {shortened(error)}") from None
-    if not isinstance(data, dict):
-        raise CodecError(f"{CODEC_JSON} must hold a JSON object: {shortened(data)}")
-    return data
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError(f"a field is given twice among {', '.join(names)}")
-    return dict(pairs)
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")

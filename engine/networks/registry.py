@@ -10,17 +10,32 @@ from torch import nn
 from engine.errors import CodecError
 from engine.networks.settings import read_settings, shortened
 
-Role = Literal["encoder", "generator"]
+Role = Literal["encoder", "generator", "classifier"]
 
 # module, network class, settings class; imported only when asked for, so that a generator runs where torchvision is missing
 _NETWORKS: dict[Role, dict[str, tuple[str, str, str]]] = {
     "encoder": {
+        "autoencoder_kl": ("autoencoder_kl", "AutoencoderKlEncoder", "AutoencoderKlSettings"),
         "convnext": ("convnext", "ConvNextEncoder", "ConvNextSettings"),
+        "dgm": ("dgm", "DgmEncoder", "DgmSettings"),
+        "gmvae": ("gmvae", "GmVaeEncoder", "GmVaeEncoderSettings"),
         "pca": ("pca", "PcaEncoder", "PcaSettings"),
+        "pggan-discriminator": ("pggan_discriminator", "PgganDiscriminatorEncoder", "PgganDiscriminatorSettings"),
+        "vae": ("vae", "VaeEncoder", "VaeSettings"),
     },
     "generator": {
+        "autoencoder_kl": ("autoencoder_kl", "AutoencoderKlGenerator", "AutoencoderKlSettings"),
+        "dcgan": ("dcgan", "DcganGenerator", "DcganSettings"),
+        "dgm": ("dgm", "DgmGenerator", "DgmSettings"),
+        "gmvae": ("gmvae", "GmVaeGenerator", "GmVaeGeneratorSettings"),
         "pca": ("pca", "PcaGenerator", "PcaSettings"),
         "pggan": ("pggan", "PgganGenerator", "PgganSettings"),
+        "stylegan": ("stylegan", "StyleGenerator", "StyleSettings"),
+        "vae": ("vae", "VaeGenerator", "VaeSettings"),
+    },
+    "classifier": {
+        "densenet": ("densenet", "DenseNetClassifier", "DenseNetSettings"),
+        "pggan-discriminator": ("pggan_discriminator", "PgganDiscriminator", "PgganDiscriminatorSettings"),
     },
 }
 
@@ -33,8 +48,9 @@ def network_names(role: Role) -> list[str]:
 def build_network(role: Role, name: str, settings: Any) -> nn.Module:
     """The network `name` with fresh weights, on torch's current default device.
 
-    `settings` is the JSON object of `codec.json`. An encoder maps [N, 1, R, R] to [N, *code_shape], a generator the other way;
-    both have `code_shape` and `resolution` (None where any will do).
+    `settings` is the JSON object of `codec.json` or `classifier.json`. An encoder maps [N, 1, R, R] to [N, *code_shape], a generator the
+    other way; both have `code_shape` and `resolution` (None where any will do). A classifier maps [N, 1, R, R] to logits [N, num_classes],
+    by `embed` to [N, num_features], and has a `resolution`.
     Raises CodecError on an unknown name and on unknown, missing or senseless settings.
     """
     if name not in _NETWORKS[role]:

@@ -28,6 +28,7 @@ _URLS = {
     "moco": "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
 }
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 # what torch.load and safetensors raise for a file that is cut off, is something else or holds more than tensors
 _UNREADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -115,7 +116,10 @@ def _unpickled(path: Path) -> Any:
 
 
 def _torchvision_name(name: str) -> str:
-    """`module.encoder_q.layer1.0.conv1.weight` (MoCo) and `net.slice1.0.weight` (lpips) as torchvision names these tensors."""
+    """`module.encoder_q.layer1.0.conv1.weight` (MoCo), `net.slice1.0.weight` (lpips) and `denselayer1.norm.1.weight` (torchvision's own
+    file of a DenseNet) as torchvision now names these tensors.
+    """
+    name = _OLD_DENSENET.sub(r"\1\2.", name)
     return re.sub(r"^net\.slice\d+\.", "features.", name.removeprefix("module.encoder_q."))
 
 

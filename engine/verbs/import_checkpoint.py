@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="a generator (Segal 2021, pytorch_GAN_zoo's PGAN, Karras 2018 as an npz of its variables), Weber's encoder, or MoCo v2",
+        help="a generator (Segal 2021, pytorch_GAN_zoo's PGAN, Karras 2018 as an npz of its variables), Weber's encoder, MoCo v2, "
+        "or an autoencoder (MedVAE 2D, latent diffusion, diffusers' AutoencoderKL with its config.json)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the directory to write; a codec that is there is replaced")
     parser.add_argument("--codec", metavar="DIR", help="for an encoder: the codec whose generator it was trained for")
@@ -31,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=256,
         metavar="N",
         help="for a generator: films to make to find the code that refinement starts from",
+    )
+    parser.add_argument("--resolution", type=int, metavar="R", help="for an autoencoder: the size of its films (1024)")
+    parser.add_argument(
+        "--strip-rows",
+        type=int,
+        metavar="N",
+        help="for an autoencoder: rows of each layer to compute at a time, in half the memory (0: all at once)",
     )
     parser.add_argument("--dry-run", action="store_true", help="read and check the file, write nothing")
 
@@ -48,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
         licence=args.licence,
         codec=args.codec,
         mean_films=args.mean_films,
+        resolution=args.resolution,
+        strip_rows=args.strip_rows,
         dry_run=args.dry_run,
         say=lambda text: print(text, file=sys.stderr),
     )
@@ -65,6 +75,6 @@ def _lines(args: argparse.Namespace, report: ImportReport) -> list[str]:
     if not report.has_encoder:
         start = "starts from its mean code" if report.has_mean_code else "has no code to start from until an encoder joins it"
         lines.append(f"it has no encoder: refinement {start}")
-    if not report.has_coarse_heads:
+    if not report.has_coarse_heads and report.role != "codec":  # a network without coarse films
         lines.append(f"`latentray calibrate {args.out}` makes refinement quick, and changes the digest: do it before encoding")
     return lines

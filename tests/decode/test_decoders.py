@@ -7,6 +7,7 @@ import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,10 +152,18 @@ def test_films_for_the_metrics(build: Build) -> None:
         torch.testing.assert_close(film[0], alone(ref.uri, 64), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_recipes_agree_between_decoders(threads: int) -> None:
+@pytest.mark.parametrize(
+    ("threads", "choices"),
+    [
+        (1, {"equalise": "histogram", "bits": 12}),
+        (3, {"equalise": "histogram", "bits": 12}),
+        (2, {"intensity": "minmax"}),
+    ],
+    ids=["one thread", "three threads", "own range"],
+)
+def test_recipes_agree_between_decoders(threads: int, choices: dict[str, Any]) -> None:
     pytest.importorskip("nvidia.dali")
-    recipe = PixelRecipe(resolution=48, square="crop", resize="lanczos", equalise="histogram", bits=12)
+    recipe = PixelRecipe(resolution=48, square="crop", resize="lanczos", **choices)
     batches = []
     for name in ("cpu", "dali"):
         cfg = DecodeConfig(decoder=name, threads=threads)  # type: ignore[arg-type]

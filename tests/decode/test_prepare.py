@@ -88,6 +88,30 @@ def test_equalisation_is_the_classic_one_on_8_bits_and_keeps_deeper_grades() -> 
     np.testing.assert_array_equal(equalise(flat), flat)
 
 
+def test_the_films_own_range_is_stretched() -> None:
+    recipe = PixelRecipe(resolution=2, intensity="minmax")
+    samples = np.array([[100, 300], [200, 300]], dtype=np.uint16)
+    np.testing.assert_array_equal(prepared(samples, 4095, recipe), [[-1, 1], [0, 1]])
+    np.testing.assert_array_equal(prepared(samples, 200, recipe), [[-1, 1], [1, 1]])  # cut first: what is beyond white is white
+    np.testing.assert_array_equal(prepared(np.full((3, 3), 70, np.uint8), 255, recipe), np.full((2, 2), -1))
+
+
+def test_the_range_is_that_of_the_whole_film_before_it_is_made_square() -> None:
+    samples = (noise(40, 24) // 2 + 60).astype(np.uint8)
+    samples[0, 0] = 10  # which cropping takes away
+    unit = (samples.astype(np.float64) - samples.min()) / (int(samples.max()) - int(samples.min()))
+    crop = PixelRecipe(resolution=24, square="crop", intensity="minmax")
+    np.testing.assert_allclose(prepared(samples, 255, crop), unit[8:32] * 2 - 1, atol=1e-6)
+    padded = prepared(samples, 255, PixelRecipe(resolution=40, intensity="minmax"))
+    np.testing.assert_array_equal(padded[:, :8], -1)  # black, as the darkest sample is
+    np.testing.assert_allclose(padded[:, 8:32], unit * 2 - 1, atol=1e-6)
+
+
+def test_recipes_of_archives_begun_before_there_was_a_choice_of_range_stay_as_they_were() -> None:
+    assert "intensity" not in PixelRecipe(resolution=8).to_json()
+    assert PixelRecipe(resolution=8, intensity="minmax").to_json()["intensity"] == "minmax"
+
+
 def test_levels_beyond_white_are_cut() -> None:
     samples = np.array([[0, 4095], [5000, 65535]], dtype=np.uint16)
     np.testing.assert_array_equal(prepared(samples, 4095, PixelRecipe(resolution=2)), [[-1, 1], [1, 1]])
@@ -96,9 +120,13 @@ def test_levels_beyond_white_are_cut() -> None:
 @pytest.mark.parametrize("resize", ["area", "lanczos"])
 @pytest.mark.parametrize("square", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("equalisation", ["none", "histogram"])
+@pytest.mark.parametrize("intensity", ["full", "minmax"])
 @pytest.mark.parametrize(("height", "width", "size"), [(128, 128, 32), (90, 130, 64), (70, 53, 96), (31, 200, 50), (1, 1, 5), (64, 64, 64)])
-def test_tensors_give_the_same_pixels(resize: str, square: str, equalisation: str, height: int, width: int, size: int) -> None:
-    recipe = PixelRecipe(resolution=size, resize=resize, square=square, equalise=equalisation)  # type: ignore[arg-type]
+def test_tensors_give_the_same_pixels(
+    resize: str, square: str, equalisation: str, intensity: str, height: int, width: int, size: int
+) -> None:
+    choices = {"resize": resize, "square": square, "equalise": equalisation, "intensity": intensity}
+    recipe = PixelRecipe(resolution=size, **choices)  # type: ignore[arg-type]
     for samples, white in (
         (noise(height, width), 255.0),
         (noise(height, width, bits=16), 65535.0),

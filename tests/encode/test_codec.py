@@ -15,7 +15,7 @@ from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec, WeightsFi
 from engine.encode.gauge import into_range, project
 from engine.encode.mean_code import find_mean_code
 from engine.errors import CodecError
-from engine.networks.registry import build_network
+from engine.networks.registry import build_network, network_names
 from engine.recipe import PixelRecipe
 
 ENCODER = NetworkSpec(
@@ -215,7 +215,10 @@ CHANGES = {
     "no generator": (lambda d: d.update(generator=None), "generator must be a JSON object: None"),
     "other format": (lambda d: d.update(format="zip"), "format must be latentray-codec"),
     "later version": (lambda d: d.update(format_version=2), "version that this release cannot read (it reads 1): 2"),
-    "unknown network": (lambda d: d["encoder"].update(network="resnet"), "encoder.network must be one of convnext, pca: resnet"),
+    "unknown network": (
+        lambda d: d["encoder"].update(network="resnet"),
+        f"encoder.network must be one of {', '.join(network_names('encoder'))}: resnet",
+    ),
     "unknown setting": (lambda d: d["encoder"]["settings"].update(depth=3), "encoder.settings has unknown fields: depth"),
     "other widths": (lambda d: d["generator"]["settings"].update(channels=[16, 8, 8, 5]), "has a tensor of another shape"),
     "fewer blocks": (lambda d: d["encoder"]["settings"].update(depths=[1, 2]), "lacks a tensor that the network needs: features.3.1"),

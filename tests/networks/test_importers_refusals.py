@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.errors import CodecError
 from engine.networks.importers import safe_reader
-from engine.networks.importers.checkpoint import read_checkpoint
+from engine.networks.importers.checkpoint import LAYOUTS, read_checkpoint
 from tests.networks.published_layouts import (
     CODE_SIZE,
     SegalGenerator,
@@ -151,7 +151,7 @@ def test_the_zoos_file_without_generator_or_configuration(tmp_path: Path) -> Non
         (put("4x4/Dense/bias", np.zeros(16, np.int32)), "not whole and floating point: 4x4/Dense/bias"),
         (drop("16x16/Conv1/bias"), "lacks a tensor of the layout karras: 16x16/Conv1/bias"),
         (drop("ToRGB_lod0/weight"), "lacks a tensor of the layout karras: ToRGB_lod0/weight"),
-        (drop("4x4/Dense/weight"), "has none of the known layouts (segal, pytorch_GAN_zoo, karras, weber, moco-v2)"),
+        (drop("4x4/Dense/weight"), f"has none of the known layouts ({', '.join(LAYOUTS)})"),
     ],
 )
 def test_variables_that_are_nearly_karras(change: Change, says: str, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_discriminator(is_bare: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{"weights": torch.zeros(3)}, {}, [torch.zeros(3)], torch.zeros(3), {3: torch.zeros(3)}, 7], ids=repr)
 def test_an_unknown_layout(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.pt")
-    assert "has none of the known layouts (segal, pytorch_GAN_zoo, karras, weber, moco-v2), it holds: " in refusal(tmp_path / "x.pt")
+    assert f"has none of the known layouts ({', '.join(LAYOUTS)}), it holds: " in refusal(tmp_path / "x.pt")
 
 
 class Harmful:

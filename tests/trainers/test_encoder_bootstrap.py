@@ -108,7 +108,7 @@ def test_what_does_not_fit_the_codec_is_refused(codec):
         build(codec, pool=3)
     with pytest.raises(ConfigError, match="must see films of 32 pixels or more a side: 16"):
         build(codec, pool=4)
-    with pytest.raises(ConfigError, match="distance must be one of l1, sphere: l3"):
+    with pytest.raises(ConfigError, match="distance must be one of l1, sphere, mse: l3"):
         config(distance="l3")
     with pytest.raises(ConfigError, match="horizon must be 0 or more: -1"):
         config(horizon=-1)

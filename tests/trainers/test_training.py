@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 
 from engine.cli import run_verb
 from engine.encode.codec import load_codec
+from engine.errors import ConfigError
 from tests.trainers.small_films import write_films
 from tests.trainers.steps import make_codec
 from trainers import train
+from trainers.catalogue import settings_of
 from trainers.checkpoint import checkpoints, read_checkpoint
 from trainers.film_request import FilmsRequest
 from trainers.training import Request
@@ -212,6 +214,14 @@ def test_dry_run_says_what_it_takes_and_writes_nothing(films, tmp_path, capfd):
     assert [stage["resolution"] for stage in told["stages"]] == [32, 64]
     assert told["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]), abs=0.2)
     assert told["gflop_per_image"]["64"] > told["gflop_per_image"]["32"] > 0
+
+
+def test_settings_are_replaced_together():
+    """A tuple for every level and the number of levels belong to one another: neither can be changed alone."""
+    cfg = settings_of("pggan", "cpu-small", {"channels": [8, 8], "fade_images": [0, 16], "stable_images": [16, 16], "images": 32})
+    assert (cfg.channels, cfg.fade_images) == ((8, 8), (0, 16))
+    with pytest.raises(ConfigError, match="fade_images"):
+        settings_of("pggan", "cpu-small", {"channels": [8, 8], "stable_images": [16, 16]})
 
 
 @pytest.mark.parametrize(

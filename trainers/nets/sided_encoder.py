@@ -70,6 +70,10 @@ class SidedEncoder(nn.Module):
         """The settings of `codec.json` for films of `resolution` pixels."""
         return asdict(replace(self.settings, pool=resolution // self.side))
 
+    def stored(self, resolution: int) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+        """Registry name, settings for films of `resolution` pixels, and weights of the encoder that is stored."""
+        return "convnext", self.stored_settings(resolution), self.network.state_dict()
+
 
 def build_encoder(shape: EncoderShape, side: int) -> SidedEncoder:
     """An encoder with fresh weights from torch's generator of random numbers. Raises ConfigError for a side that it cannot see.

@@ -67,14 +67,20 @@ class EncoderBootstrapConfig(EncoderTraining):
     `distance` between a code z on the sphere and what is found: "l1" is equation 2, |z - E|, with E as its last layer gives it; "sphere"
     is the squared distance with E on the sphere as well, to which the length of E is nothing. In a trial of 12,000 images with the preset
     cpu-small the second came to films of 21.6 dB, the first to 20.6. (|z - E| with E on the sphere is no choice: one large entry and
-    all others near 0 is a minimum of it from which an encoder does not return.)
+    all others near 0 is a minimum of it from which an encoder does not return.) "mse": the squared distance with E as its last layer gives
+    it. `network` "discriminator" is the embedder of Segal et al. 2021, 4.5, whose distance is "mse": the discriminator of a file with a
+    code in place of its score; depths, widths, pool and the like are then nothing to it.
     """
 
     distance: str = "l1"
+    network: str = "convnext"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("distance", self.distance, ("l1", "sphere"))
+        check_choice("distance", self.distance, ("l1", "sphere", "mse"))
+        check_choice("network", self.network, ("convnext", "discriminator"))
+        if self.network == "discriminator" and not self.fresh:
+            raise ConfigError(f"network discriminator is no encoder of the codec's to go on from, so fresh must be true: {self.fresh}")
 
 
 @dataclass(frozen=True, kw_only=True)

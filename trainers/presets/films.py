@@ -15,12 +15,14 @@ class SplitConfig:
     `validation`: share of the patients (not of the films) that is held out. `patient_column`: the manifest's column that names the
     patient, "" for the first of patient_id, patient, PatientID, "Patient ID" that is there. `exclude`: a file of films that must not be
     seen, "" for none. `seed` is not that of the run, so that the trainings of one codec, stage after stage, hold out the same patients.
+    `stratify`: by iterative stratification, so that both sides have their share of every label; a new film may then move patients.
     """
 
     validation: float = 0.1
     patient_column: str = ""
     exclude: str = ""
     seed: int = 0
+    stratify: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
@@ -60,11 +62,22 @@ _AUGMENT_MOST = {"flip": 1, "rotation": 180, "scale": 1, "shift": 0.5, "gamma": 
 
 
 def augment_preset(name: str) -> AugmentConfig:
-    """ "none", "light" for films in small data sets, or "flip": as light, with mirror images. Raises ConfigError for any other name."""
+    """ "none", "light" for films in small data sets, "flip": as light, with mirror images, or "segal2021" for classifiers.
+
+    Raises ConfigError for any other name.
+    """
     if name not in _AUGMENT:
         raise ConfigError(f"augment must be one of {', '.join(_AUGMENT)}: {name}")
     return _AUGMENT[name]
 
 
 _LIGHT = {"rotation": 4.0, "scale": 0.06, "shift": 0.04, "gamma": 0.1, "gain": 0.1, "offset": 0.04}
-_AUGMENT = {"none": AugmentConfig(), "light": AugmentConfig(**_LIGHT), "flip": AugmentConfig(**_LIGHT, flip=0.3)}
+# Segal et al. 2021, 3.3: 10 degrees, mirrored half the time, brightness and contrast by 0.1. A contrast about a mean of half gray moves
+# gray by 0.05; saturation and hue do nothing to gray films.
+_SEGAL = AugmentConfig(rotation=10.0, flip=0.5, gain=0.1, offset=0.05)
+_AUGMENT = {
+    "none": AugmentConfig(),
+    "light": AugmentConfig(**_LIGHT),
+    "flip": AugmentConfig(**_LIGHT, flip=0.3),
+    "segal2021": _SEGAL,
+}

@@ -16,6 +16,7 @@ from engine.errors import ConfigError
 from engine.networks.coarse import Head
 from trainers import randomness
 from trainers.nets.code_statistics import FirstCodes
+from trainers.nets.discriminator_encoder import DiscriminatorEncoder
 from trainers.nets.sided_encoder import EncoderShape, SidedEncoder, build_encoder, evaluating, take_encoder
 from trainers.presets.encoder import EncoderTraining
 from trainers.task import Batch, Phase, Stateful
@@ -63,7 +64,9 @@ class EncoderTask(ABC):
     alternate = ""
     group = 1
 
-    def __init__(self, cfg: EncoderTraining, encoder: SidedEncoder, codec: Codec, *, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, cfg: EncoderTraining, encoder: SidedEncoder | DiscriminatorEncoder, codec: Codec, *, device: torch.device, seed: int
+    ) -> None:
         self.cfg, self.codec, self._device, self._seed = cfg, codec.to(device), device, seed
         self.films_of = FrozenFilms(codec, cfg.generate_at)
         self.encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -71,8 +74,8 @@ class EncoderTask(ABC):
         self._held_out = HeldOut()
         self.batch_size, self.part_size = cfg.batch, cfg.part or cfg.batch
         self.on_images(0)
-        if cfg.quick and (cfg.fresh or codec.encoder is None):
-            self._standardise()
+        if cfg.quick and (cfg.fresh or codec.encoder is None) and isinstance(encoder, SidedEncoder):
+            self._standardise(encoder)
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -122,12 +125,12 @@ class EncoderTask(ABC):
     def _generator_passes(self) -> float:
         """How often an image goes through the generator; back in the codes costs as much as forward."""
 
-    def _standardise(self) -> None:
+    def _standardise(self, encoder: SidedEncoder) -> None:
         """Gives a fresh encoder's codes of some films mean 0 and a moderate spread (`SidedEncoder.standardise`)."""
         first = FirstCodes(is_done=False).to(self._device)
-        with torch.no_grad(), evaluating(self.encoder):
-            first.add(self.encoder.raw(self.films_of(self._codes("first", range(_FIRST)))))
-        first.apply_to(self.encoder, spread=_FIRST_SPREAD)
+        with torch.no_grad(), evaluating(encoder):
+            first.add(encoder.raw(self.films_of(self._codes("first", range(_FIRST)))))
+        first.apply_to(encoder, spread=_FIRST_SPREAD)
 
     def _codes(self, purpose: str, numbers: range) -> Tensor:
         """Codes z ~ N(0, I) on the gauge, by their numbers: the same each time, and none that training draws."""

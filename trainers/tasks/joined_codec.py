@@ -26,6 +26,7 @@ from engine.recipe import PixelRecipe
 from engine.refine.build_objective import Mode, WeightSource, build_objective, describe_weights
 from engine.refine.objective import Loss, Objective
 from engine.sliced_wasserstein import swd
+from trainers.nets.discriminator_encoder import DiscriminatorEncoder
 from trainers.nets.sided_encoder import SidedEncoder
 
 Films = Callable[[Tensor], Tensor]
@@ -50,7 +51,7 @@ class ExportedCodec:
     heads and metric are kept.
     """
 
-    encoder: SidedEncoder | None
+    encoder: SidedEncoder | DiscriminatorEncoder | None
     generator: PgganGenerator
     mean: Tensor | None
     recipe: PixelRecipe
@@ -76,11 +77,11 @@ class ExportedCodec:
         weights = {_GENERATOR: stored, _MEAN: {"mean": mean.float()}}
         encoder = None
         if self.encoder is not None:
-            settings = self.encoder.stored_settings(resolution)
-            encoder = NetworkSpec(network="convnext", settings=settings, weights=_ENCODER)
-            weights[_ENCODER] = self._stored(self.encoder.network)
+            network, settings, state = self.encoder.stored(resolution)
+            encoder = NetworkSpec(network=network, settings=settings, weights=_ENCODER)
+            weights[_ENCODER] = self._stored(state)
         spec = CodecSpec(
-            name=f"{'pggan' if encoder is None else 'convnext-pggan'}-{shape[1]}-at-{resolution}",
+            name=f"{'' if encoder is None else encoder.network + '-'}pggan-{shape[1]}-at-{resolution}",
             encoder=encoder,
             generator=NetworkSpec(network="pggan", settings=asdict(generator.settings), weights=_GENERATOR),
             code=CodeSpec(dims=("layer", "channel"), shape=shape, gauge="sphere", mean=WeightsFile(weights=_MEAN)),
@@ -98,14 +99,14 @@ class ExportedCodec:
 
     def _generator_weights(self, generator: PgganGenerator) -> dict[str, Tensor]:
         """As stored: a frozen generator's weights are not rounded, but take half the room where rounding changes nothing."""
-        whole, rounded = generator.state_dict(), self._stored(generator)
+        whole, rounded = generator.state_dict(), self._stored(generator.state_dict())
         if self.frozen is not None and not all(torch.equal(value, rounded[name].float()) for name, value in whole.items()):
             return whole
         return rounded
 
-    def _stored(self, network: nn.Module) -> dict[str, Tensor]:
+    def _stored(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kind = torch.float16 if self.storage == "float16" else torch.float32
-        return {name: value.detach().cpu().to(kind) for name, value in network.state_dict().items()}
+        return {name: value.detach().cpu().to(kind) for name, value in state.items()}
 
 
 def pggan_of(codec: Codec) -> PgganGenerator:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.errors import CodecError
+from engine.networks.importers.autoencoder_kl import (
+    DIFFUSERS,
+    LATENT_DIFFUSION,
+    MEDVAE,
+    has_compvis,
+    has_diffusers,
+    read_compvis,
+    read_diffusers,
+)
 from engine.networks.importers.equalised_pggan import SEGAL, ZOO, has_segal_generator, read_segal, read_zoo
 from engine.networks.importers.imported_network import ImportedNetwork
 from engine.networks.importers.karras_pggan import KARRAS, has_karras_generator, read_karras
@@ -16,7 +26,8 @@ from engine.networks.importers.safe_reader import FileContent, read_file
 from engine.networks.importers.weber_encoder import WEBER, read_weber
 from engine.networks.settings import shortened
 
-LAYOUTS = (SEGAL, ZOO, KARRAS, WEBER, MOCO)
+LAYOUTS = (SEGAL, ZOO, KARRAS, WEBER, MOCO, MEDVAE, LATENT_DIFFUSION, DIFFUSERS)
+MAX_CONFIG_BYTES = 2**20
 _DISCRIMINATOR = ("fromRGB.", "DecisionLinear.", "fromRGBLayers.", "decisionLayer.", "FromRGB_lod")
 
 
@@ -28,12 +39,12 @@ def read_checkpoint(path: str | Path) -> ImportedNetwork:
     """
     file = read_file(Path(path))
     try:
-        return replace(_read(file), file_sha256=file.sha256)
+        return replace(_read(file, Path(path).parent / "config.json"), file_sha256=file.sha256)
     except CodecError as error:
         raise CodecError(f"checkpoint {path}: {error}") from None
 
 
-def _read(file: FileContent) -> ImportedNetwork:
+def _read(file: FileContent, config: Path) -> ImportedNetwork:
     content = file.content
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise CodecError(f"has none of the known layouts ({', '.join(LAYOUTS)}), it holds: {type(content).__name__}")
@@ -51,8 +62,26 @@ def _read(file: FileContent) -> ImportedNetwork:
             return read_segal(state, content.get("settings"))
         if has_moco(state):
             return read_moco(state)
+        if has_compvis(state):
+            return read_compvis(state)
+        if has_diffusers(state):
+            return read_diffusers(state, _read_json(config))
         raise _refusal(state)
     raise _refusal(content)
+
+
+def _read_json(file: Path) -> Any:
+    """What the file holds, None where there is none."""
+    try:
+        if not file.is_file():
+            return None
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise CodecError(f"has a {file.name} beside it that is larger than {MAX_CONFIG_BYTES} bytes: {file}")
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise CodecError(f"has a {file.name} beside it that cannot be read ({error.strerror}): {file}") from None
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise CodecError(f"has a {file.name} beside it that is no JSON: {file}") from None
 
 
 def _refusal(names: Mapping[str, Any]) -> CodecError:

@@ -18,12 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from engine.errors import CodecError
 
 MAX_BYTES = 4 * 2**30  # Weber's files, optimiser included, have 0.6 GB
 ZOO_CONFIG = "models.utils.config.BaseConfig"
+# Lightning, whose files latent diffusion's are, keeps the state of its callbacks under their classes.
+LIGHTNING_CALLBACKS = tuple(
+    f"{package}.callbacks.{file}"
+    for package in ("pytorch_lightning", "lightning.pytorch")
+    for file in ("model_checkpoint.ModelCheckpoint", "early_stopping.EarlyStopping")
+)
 _ZIP = b"PK\x03\x04"
+_SAFETENSORS_HEADER = 8  # bytes of a length, and then JSON
 _REFUSED = re.compile(r"GLOBAL (\w[\w.]*\w)")
 # what torch and NumPy raise for a file that is cut off, is something else or holds more than tensors
 _UNREADABLE = (
@@ -43,6 +52,14 @@ class ZooConfig:
         self.values = MappingProxyType(dict(state))
 
 
+class Unread:
+    """What stands for a class whose name alone lies in a file, as a key: nothing can be made of it."""
+
+    def __new__(cls, *args: Any) -> Unread:
+        """Refuses, however it is called."""
+        raise pickle.UnpicklingError("a name that is only a key is made into an object")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileContent:
     """What a file holds: torch's objects as they were saved (of tensors, plain values and `ZooConfig`), or the arrays of an npz by name."""
@@ -52,21 +69,25 @@ class FileContent:
     sha256: str
 
 
-def read_file(path: Path) -> FileContent:
-    """The content of a file of `torch.save` (either format) or `np.savez`, on the CPU.
+_STAND_INS: list[Any] = [(ZooConfig, ZOO_CONFIG), *((Unread, name) for name in LIGHTNING_CALLBACKS)]
 
-    torch's own restricted unpickler does the work; of all other names a file may mention it is told one, the zoo's configuration, and
-    that this stands for `ZooConfig`. Raises CodecError in one line for a file that is missing, empty, too large, damaged or another kind,
-    and where it names code, which is not run.
+
+def read_file(path: Path) -> FileContent:
+    """The content of a file of `torch.save` (either format), `np.savez` or safetensors, on the CPU.
+
+    torch's own restricted unpickler does the work; of all other names a file may mention it is told the zoo's configuration, for which
+    `ZooConfig` stands, and `LIGHTNING_CALLBACKS`, for which `Unread` stands. Raises CodecError in one line for a file that is missing,
+    empty, too large, damaged or another kind, and where it names code, which is not run.
     """
     _check_size(path)
     try:
         with path.open("rb") as stream:
-            is_zip = stream.read(len(_ZIP)) == _ZIP
+            start = stream.read(_SAFETENSORS_HEADER + 1)
+            is_zip, is_safetensors = start.startswith(_ZIP), start[_SAFETENSORS_HEADER:] == b"{"
             stream.seek(0)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         is_npz = is_zip and _is_npz(path)
-        content = _arrays(path) if is_npz else _torch_objects(path)
+        content = _arrays(path) if is_npz else _safetensors(path) if is_safetensors else _torch_objects(path)
     except CodecError:
         raise
     except _UNREADABLE as error:
@@ -114,6 +135,13 @@ def _arrays(path: Path) -> dict[str, Any]:
         raise
 
 
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type of tensor that torch does not have
+        raise CodecError(f"checkpoint is damaged, or no file of tensors by safetensors: {path}") from error
+
+
 def _torch_objects(path: Path) -> Any:
-    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([(ZooConfig, ZOO_CONFIG)]):
+    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_STAND_INS):
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -19,7 +19,7 @@ class TensorTable:
         if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
             raise CodecError(f"has no tensors by name where the layout {layout} has them: {type(tensors).__name__}")
         self._tensors: Mapping[str, Any] = tensors
-        self._layout = layout
+        self.layout = layout
         self._taken: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
@@ -32,9 +32,17 @@ class TensorTable:
             found += 1
         return found
 
+    def names(self) -> list[str]:
+        """The names of all tensors, taken or not."""
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return tuple(self._tensor(name).shape)
+
     def sizes(self, name: str, dims: int) -> tuple[int, ...]:
         """The shape of a tensor of `dims` dimensions."""
-        shape = tuple(self._tensor(name).shape)
+        shape = self.shape(name)
         if len(shape) != dims or 0 in shape:
             raise CodecError(f"has a tensor with another number of dimensions than {dims}, {name}: {list(shape)}")
         return shape
@@ -61,12 +69,12 @@ class TensorTable:
         """Raises CodecError where there are tensors that nothing took: they could be layers that change the film."""
         rest = sorted(set(self._tensors) - self._taken)
         if rest:
-            raise CodecError(f"has tensors that the layout {self._layout} does not know: {shortened(', '.join(rest))}")
+            raise CodecError(f"has tensors that the layout {self.layout} does not know: {shortened(', '.join(rest))}")
 
     def _tensor(self, name: str) -> Tensor:
         tensor = self._tensors.get(name)
         if tensor is None:
-            raise CodecError(f"lacks a tensor of the layout {self._layout}: {name}")
+            raise CodecError(f"lacks a tensor of the layout {self.layout}: {name}")
         if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.is_quantized:
             raise CodecError(f"has something else than a plain tensor under the name: {name}")
         return tensor

@@ -1,0 +1,101 @@
+"""How well scores tell films with a label from films without: area under the ROC curve, its interval, and where to draw the line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
+Array = np.ndarray[Any, Any]
+
+_NUMBERS_AT_ONCE = 2**22  # of draws in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure with the percentile limits of its bootstrap; NaN where films of both kinds are missing."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auc(scores: Array, marks: Array) -> float:
+    """The area under the ROC curve of scores [n] for marks [n] (0, 1): how often a film with the label scores higher, ties counting half.
+
+    NaN where all marks are equal. Raises ValueError for scores that are not finite.
+    """
+    return float(_areas(*_groups(scores, marks), np.ones((1, len(scores))))[0])
+
+
+def youden_threshold(scores: Array, marks: Array) -> float | None:
+    """The score from which on a film counts as marked: it maximises J = sensitivity + specificity - 1 (Youden 1950).
+
+    Halfway between two neighbouring scores; of equally good ones the highest. None where all marks are equal.
+    """
+    order, group, positive = _groups(scores, marks)
+    number = group[-1] + 1 if len(group) else 0
+    with_label = np.bincount(group, positive, number)
+    without = np.bincount(group, ~positive, number)
+    if not with_label.sum() or not without.sum():
+        return None
+    above = np.cumsum(with_label[::-1])[::-1] / with_label.sum()  # sensitivity, cut below each group
+    false = np.cumsum(without[::-1])[::-1] / without.sum()
+    j = above - false
+    best = int(len(j) - 1 - np.argmax(j[::-1]))
+    levels = np.unique(np.asarray(scores, dtype=np.float64)[order])
+    return float(levels[best] if best == 0 else (levels[best] + levels[best - 1]) / 2)
+
+
+def bootstrap_auc(scores: Array, marks: Array, *, resamples: int, seed: int, level: float = 0.95) -> tuple[list[Interval], Interval]:
+    """AUC of scores [n, labels] for marks [n, labels], label by label, and their mean, each with its percentile interval.
+
+    Films are drawn n at a time with replacement, the same films for all labels, from `seed` alone. Draws without films of both kinds of a
+    label say nothing of it and are left out; the mean is over the labels that have an AUC.
+    """
+    n, labels = marks.shape
+    draw = np.random.default_rng(seed)
+    groups = [_groups(scores[:, c], marks[:, c]) for c in range(labels)]
+    rows = [np.stack([_areas(*group, np.ones((1, n))) for group in groups], axis=1)]  # the films as they are
+    at_once = max(1, _NUMBERS_AT_ONCE // max(n, 1))
+    for first in range(0, resamples if n else 0, at_once):
+        drawn = np.stack([np.bincount(draw.integers(0, n, n), minlength=n) for _ in range(min(at_once, resamples - first))])
+        rows.append(np.stack([_areas(*group, drawn) for group in groups], axis=1))
+    areas = np.concatenate(rows)  # [1 + resamples, labels]
+    known = ~np.isnan(areas[0])
+    every = [_interval(areas[:, c], level) for c in range(labels)]
+    return every, _interval(areas[:, known].mean(axis=1) if known.any() else np.full(len(areas), np.nan), level)
+
+
+def _interval(areas: Values, level: float) -> Interval:
+    drawn = areas[1:][~np.isnan(areas[1:])]
+    tail = 50 * (1 - level)
+    low, high = np.percentile(drawn, [tail, 100 - tail]) if len(drawn) and not np.isnan(areas[0]) else (np.nan, np.nan)
+    return Interval(value=float(areas[0]), low=float(low), high=float(high))
+
+
+def _groups(scores: Array, marks: Array) -> tuple[Array, Array, Array]:
+    """Order of the films by score, the number of each one's group of equal scores, and whether it has the label, in that order."""
+    values = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("scores must be finite")
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    group = np.concatenate([[0], np.cumsum(ranked[1:] != ranked[:-1])]) if len(ranked) else np.empty(0, dtype=np.int64)
+    return order, group.astype(np.int64), np.asarray(marks)[order] > 0.5
+
+
+def _areas(order: Array, group: Array, positive: Array, counts: Array) -> Values:
+    """AUC where film i counts counts[b, i] times: [b]; NaN without films of both kinds."""
+    if not len(order):
+        return np.full(len(counts), np.nan)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1])
+    ranked = counts[:, order].astype(np.float64)
+    with_label = np.add.reduceat(ranked * positive, starts, axis=1)
+    without = np.add.reduceat(ranked * ~positive, starts, axis=1)
+    below = np.cumsum(without, axis=1) - 0.5 * without
+    pairs = with_label.sum(1) * without.sum(1)
+    areas: Values = np.divide((with_label * below).sum(1), pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+    return areas
