@@ -96,6 +96,19 @@ def parse_loss(text: str) -> tuple[tuple[str, float], ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapsConfig:
+    """What `decompose` stores beside codes. `lungs`: a CSV with boxes around lungs, "" to search for them. `floor`: |residue| that is
+    salient at least, in the unit of films, which is 2 from black to white; 0 for none."""
+
+    lungs: str = ""
+    floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor <= 1:
+            raise ConfigError(f"maps.floor must be 0 to 1: {self.floor}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """Everything a worker needs to turn shards into rows of one archive. Plain values only: it is sent to other machines as it is."""
 
@@ -108,6 +121,7 @@ class EngineConfig:
     film_size: int = 1024
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    maps: MapsConfig | None = None  # None: codes alone
     seed: int = 0
     films: int = 0  # about how many one worker will code, where it is known: whether compiling pays
 

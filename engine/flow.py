@@ -15,11 +15,13 @@ from torch import Tensor
 
 from engine import metrics
 from engine.archive.root import fingerprint_parts
+from engine.archive.schema import RowArray
 from engine.archive.writer import ShardWriter
 from engine.coded import CodedBatch, Guarded
 from engine.config import EngineConfig
 from engine.decode.ahead import DecodeAhead
 from engine.decode.choose import Decoder, build_decoder
+from engine.decompose import Arrays, Decomposer, describe_maps
 from engine.encode.codec import Codec, load_codec
 from engine.encode.compile import Prepared, prepare
 from engine.errors import FingerprintMismatch
@@ -41,13 +43,22 @@ class Flow:
     """The stages of one worker, built once; `encode` turns one shard of films into one committed shard of rows."""
 
     def __init__(
-        self, cfg: EngineConfig, *, codec: Codec, prepared: Prepared, refiner: Refiner | None, decoder: Decoder, writer: ShardWriter | None
+        self,
+        cfg: EngineConfig,
+        *,
+        codec: Codec,
+        prepared: Prepared,
+        refiner: Refiner | None,
+        decoder: Decoder,
+        writer: ShardWriter | None,
+        decomposer: Decomposer | None = None,
     ) -> None:
         self.prepared, self.refiner = prepared, refiner
         self._cfg = cfg
         self._codec = codec
         self._decoder = decoder
         self._writer = writer
+        self._decomposer = decomposer
         self._ahead = DecodeAhead(decoder)
 
     def encode(self, shard: Shard, *, following: Shard | None = None) -> ShardReceipt:
@@ -60,7 +71,7 @@ class Flow:
         batches = self._ahead.take(shard)
         if following is not None:
             self._ahead.begin(following)
-        rows = RowTable(shard, self._codec.code_shape, self._writer.latent_dtype)
+        rows = RowTable(shard, self._codec.code_shape, self._writer.latent_dtype, self._further)
         for ref in shard.refs:
             if ref.row in shard.poison:
                 rows.fail(Failure(ref.row, ref.sample_id, Status.POISON, "worker", "the worker process died on this film twice"))
@@ -74,7 +85,7 @@ class Flow:
         """
         clock = StageClock()
         shard = Shard(index=0, refs=tuple(refs), digest="")
-        rows = RowTable(shard, self._codec.code_shape, "f4")
+        rows = RowTable(shard, self._codec.code_shape, "f4", self._further)
         self._run(self._decoder.batches(refs), refs, rows, clock, self.refiner if refined else None)
         return clock.seconds
 
@@ -91,6 +102,10 @@ class Flow:
             "batch_size": self._cfg.batch_size,
             "parity": self.prepared.parity | ({} if self.refiner is None else {"refine": self.refiner.parity}),
         }
+
+    @property
+    def _further(self) -> dict[str, RowArray]:
+        return {} if self._decomposer is None else self._decomposer.arrays
 
     def close(self) -> None:
         """Stops the decoder's threads."""
@@ -189,15 +204,26 @@ class Flow:
         stored = self._as_stored(kept.latents, rows)
         with clock.stage("metrics"):
             quality = self._quality(batch, stored, rows)
+        maps, finite_maps = self._decomposed(batch, stored, rows, clock)
         finite = np.isfinite(stored.reshape(len(stored), -1)).all(axis=1)
         for at, ref in enumerate(batch.refs):
-            if not finite[at]:
-                rows.fail(Failure(ref.row, ref.sample_id, Status.NONFINITE, "encode", "the code is not finite in the stored type"))
+            if not (finite[at] and finite_maps[at]):
+                reason = "its maps are not finite" if finite[at] else "the code is not finite in the stored type"
+                rows.fail(Failure(ref.row, ref.sample_id, Status.NONFINITE, "encode", reason))
                 continue
+            rows.put_further(ref, {name: values[at] for name, values in maps.items()})
             rows.put_latent(ref, stored[at], int(kept.steps[at]), {name: float(values[at]) for name, values in quality.items()})
             if kept.stop and kept.stop[at] == "diverged":
                 reason = "refinement met a loss that is not finite; the best finite code is kept"
                 rows.fail(Failure(ref.row, ref.sample_id, Status.REFINE_DIVERGED, "refine", reason), keep_latent=True)
+
+    def _decomposed(self, batch: CodedBatch, stored: np.ndarray[Any, Any], rows: RowTable, clock: StageClock) -> tuple[Arrays, Any]:
+        if self._decomposer is None:
+            return {}, np.ones(len(stored), dtype=bool)
+        with clock.stage("maps"):
+            codes = torch.from_numpy(stored.astype(np.float32))
+            sources = [rows.source_size(ref) for ref in batch.refs]
+            return self._decomposer(codes, batch.pixels, [ref.sample_id for ref in batch.refs], sources)
 
     def _as_stored(self, latents: Tensor, rows: RowTable) -> np.ndarray[Any, Any]:
         with np.errstate(over="ignore"):  # beyond half precision becomes inf, and then a `nonfinite` row
@@ -239,7 +265,15 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
         batch_size=cfg.batch_size,
         film_size=None if cfg.metrics == "none" else cfg.film_size,
     )
-    return Flow(cfg, codec=codec, prepared=prepared, refiner=refiner, decoder=decoder, writer=ShardWriter(cfg.archive) if write else None)
+    return Flow(
+        cfg,
+        codec=codec,
+        prepared=prepared,
+        refiner=refiner,
+        decoder=decoder,
+        writer=ShardWriter(cfg.archive) if write else None,
+        decomposer=None if cfg.maps is None else Decomposer(codec, cfg.maps, precision=prepared.precision),
+    )
 
 
 def _check_codec(cfg: EngineConfig, codec: Codec) -> None:
@@ -250,6 +284,7 @@ def _check_codec(cfg: EngineConfig, codec: Codec) -> None:
     parts = fingerprint_parts(cfg.archive)
     found = {"codec": codec.digest, "weights of the loss": weights_of(cfg.refine) if cfg.refine.steps else {}}
     begun = {"codec": parts["codec"]["digest"], "weights of the loss": parts["refine"].get("perceptual", {})}
+    found["maps"], begun["maps"] = describe_maps(cfg.maps) if cfg.maps else {}, parts.get("maps", {})
     other = [name for name in found if found[name] != begun[name]]
     if other:
         raise FingerprintMismatch(f"a worker found other files than the archive was begun with ({', '.join(other)}): {cfg.archive}")

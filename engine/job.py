@@ -21,6 +21,7 @@ from engine.archive.store import clear_errors
 from engine.archive.store import replace as replace_file
 from engine.archive.writer import create_archive
 from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
+from engine.decompose import check_decomposes, describe_maps, map_arrays
 from engine.encode.codec import Codec, codec_files, load_codec
 from engine.encode.compile import check_backend
 from engine.errors import ArchiveError, CodecError, ConfigError
@@ -95,7 +96,7 @@ def plan_job(job: JobConfig, path: Path, *, shard_rows: int | None = None) -> Pl
 
 def default_shard_rows(films: int, cfg: EngineConfig) -> int:
     """A shard is what a kill can cost and what a worker is given: 64 to a run, in whole batches, no more than minutes of work each."""
-    most = 64 if cfg.refine.steps else 1024
+    most = 64 if cfg.refine.steps or cfg.maps else 1024  # a shard is held in memory, and maps are large
     batches = max(1, round(films / 64 / cfg.batch_size))
     return max(cfg.batch_size, min(most, batches * cfg.batch_size))
 
@@ -142,6 +143,9 @@ def check_request(job: JobConfig, codec: Codec) -> None:
         raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
     if not codec.has_encoder and refine.steps == 0:
         raise CodecError(f"codec has no encoder, so every code would be the mean; ask for --refine-steps 1 or more: {codec.name}")
+    if job.engine.maps is not None:
+        check_decomposes(codec)
+        describe_maps(job.engine.maps)
     if not (job.address or os.environ.get("RAY_ADDRESS")):  # elsewhere workers have other machines, and refuse before they take work
         check_backend(job.engine.backend)
     if refine.steps and job.engine.precision == "fp16":
@@ -176,6 +180,7 @@ def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
         "limits": {"max_bytes": cfg.decode.max_bytes, "max_pixels": cfg.decode.max_pixels},
         "shard_rows": plan.shard_rows,
         "plan": plan.digest,
+        **({"maps": describe_maps(cfg.maps)} if cfg.maps else {}),  # left out of others, so that those begun without them go on
     }
 
 
@@ -239,6 +244,7 @@ def _create(job: JobConfig, codec: Codec, archive: Path, plan: Plan) -> None:
         software=software_versions(),
         plan_digest=plan.digest,
         plan_sha256=plan.file_sha256,
+        more=map_arrays(codec.recipe.resolution) if job.engine.maps else {},
     )
     if job.overwrite:
         remove_archive(archive)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from engine.archive.schema import RowArray
 from engine.records import Failure, ImageRef, Shard, ShardRows, SourceInfo, Status
 
 QUALITY = ("mse_initial", "mse", "psnr", "ssim")
 
 
 class RowTable:
-    """The columns of one shard, filled row by row. Latents are rounded to the stored type before they are measured."""
+    """The columns of one shard, filled row by row. Latents are rounded to the stored type before they are measured.
 
-    def __init__(self, shard: Shard, code_shape: Sequence[int], latent_dtype: str) -> None:
+    `further`: the arrays of this archive that not every one has.
+    """
+
+    def __init__(self, shard: Shard, code_shape: Sequence[int], latent_dtype: str, further: Mapping[str, RowArray] | None = None) -> None:
         n = len(shard.refs)
         self._place = {ref.row: at for at, ref in enumerate(shard.refs)}
         self._refs = shard.refs
@@ -32,6 +36,9 @@ class RowTable:
             "source_width": np.zeros(n, dtype="u2"),
             "source_bits": np.zeros(n, dtype="u1"),
         }
+        self._further = dict(further or {})
+        for name, array in self._further.items():
+            self.columns[name] = np.full((n, *array.shape), array.fill, dtype=array.dtype)
 
     @property
     def num_rows(self) -> int:
@@ -49,6 +56,16 @@ class RowTable:
         self.columns["source_sha256"][at] = np.frombuffer(info.sha256, dtype="u1") if info.sha256 else 0
         for name, value in (("source_height", info.height), ("source_width", info.width), ("source_bits", info.bits)):
             self.columns[name][at] = value
+
+    def source_size(self, ref: ImageRef) -> tuple[int, int]:
+        """Height and width of a film's file, as `put_source` recorded them."""
+        at = self._place[ref.row]
+        return int(self.columns["source_height"][at]), int(self.columns["source_width"][at])
+
+    def put_further(self, ref: ImageRef, values: Mapping[str, Any]) -> None:
+        """Records a film's values of the further arrays, already of the stored types."""
+        for name, value in values.items():
+            self.columns[name][self._place[ref.row]] = value
 
     def put_latent(self, ref: ImageRef, latent: np.ndarray[Any, Any], steps: int, quality: dict[str, float]) -> None:
         """Records a film that came through: its code (already of the stored type), refinement steps and quality figures."""
@@ -68,6 +85,8 @@ class RowTable:
             self.columns["steps"][at] = 0
             for name in QUALITY:
                 self.columns[name][at] = np.nan
+            for name, array in self._further.items():
+                self.columns[name][at] = array.fill
         self._failures[failure.row] = failure
 
     def finish(self) -> ShardRows:

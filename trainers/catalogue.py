@@ -15,13 +15,17 @@ Need = Literal["no", "optional", "required"]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry:
-    """`presets`: the module with `PRESETS`; `build`: module and function. Whether a codec, a discriminator and films are taken."""
+    """`presets`: the module with `PRESETS`; `build`: module and function. Whether a codec, a discriminator and films are taken.
+
+    `codec_folder`: the builder is told where the codec lies as well, for what lies beside it.
+    """
 
     presets: str
     build: str
     films: bool
     codec: Need = "no"
     discriminator: Need = "no"
+    codec_folder: bool = False
 
 
 TASKS: dict[str, TaskEntry] = {
@@ -47,6 +51,7 @@ TASKS: dict[str, TaskEntry] = {
         codec="optional",
         discriminator="optional",
     ),
+    "crg": TaskEntry(presets="trainers.presets.crg", build="trainers.tasks.crg:build_crg", films=True, codec="required", codec_folder=True),
     "dgm": TaskEntry(presets="trainers.presets.dgm", build="trainers.tasks.dgm:build_dgm", films=True),
     "dcgan": TaskEntry(presets="trainers.presets.dcgan", build="trainers.tasks.dcgan:build_dcgan", films=True),
     "lsgan": TaskEntry(presets="trainers.presets.lsgan", build="trainers.tasks.dcgan:build_lsgan", films=True),

@@ -181,6 +181,8 @@ def build_task(request: Request, cfg: Any, codec: Codec | None, device: torch.de
     given: dict[str, Any] = {}
     if entry.codec != "no":
         given["codec"] = codec
+    if entry.codec_folder:
+        given["codec_folder"] = Path(request.codec or "")
     if entry.discriminator != "no":
         given["discriminator"] = request.discriminator
     return cast("Task", builder_of(request.task)(cfg, device=device, seed=request.seed, **given))

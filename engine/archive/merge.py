@@ -18,7 +18,7 @@ from engine.archive.ids import IdLedger
 from engine.archive.merged_plan import merge_plans
 from engine.archive.reader import read_codec_files
 from engine.archive.root import AnyPath, Root, canonical_json, differences, plan_beside, read_root, sha256
-from engine.archive.schema import OWN_ATTRIBUTES, SOURCE_PARTS, ArchiveSpec
+from engine.archive.schema import OWN_ATTRIBUTES, SOURCE_PARTS, ArchiveSpec, further_arrays
 from engine.archive.writer import ShardWriter, fill_archive, finalise
 from engine.errors import ArchiveError, FingerprintMismatch
 from engine.records import Failure, ImageRef, Shard, ShardReceipt, ShardRows
@@ -159,6 +159,7 @@ def _spec(roots: Sequence[Root], digest: str, plan_sha256: str) -> ArchiveSpec:
         plan_digest=digest,
         plan_sha256=plan_sha256,
         software=root.attributes["software"],
+        more=further_arrays(root.columns),
         attributes={name: value for name, value in root.attributes.items() if name not in OWN_ATTRIBUTES},
     )
 

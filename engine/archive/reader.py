@@ -84,12 +84,12 @@ def list_failures(path: AnyPath) -> list[Failure]:
     return [failure for receipt in read_receipts(path) for failure in sorted(receipt.failures, key=lambda failure: failure.row)]
 
 
-def mean_quality(path: AnyPath) -> dict[str, float | None]:
-    """Means of mse_initial, mse, psnr and ssim over the ok rows where they are finite; None where none was measured."""
+def mean_quality(path: AnyPath, names: Sequence[str] = ("mse_initial", "mse", "psnr", "ssim")) -> dict[str, float | None]:
+    """Means of arrays of one number a row over the ok rows where they are finite; None where none was measured."""
     dataset = open_archive(path)
     ok = read_values(dataset, "status") == Status.OK
     means: dict[str, float | None] = {}
-    for name in ("mse_initial", "mse", "psnr", "ssim"):
+    for name in names:
         values = read_values(dataset, name)[ok]
         measured = values[np.isfinite(values)].astype(np.float64)
         means[name] = float(measured.mean()) if measured.size else None

@@ -31,12 +31,27 @@ Documents = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowArray:
+    """One more array along `sample`: `dtype` as in "u1", the names and lengths of its further dimensions. Fill is 0, NaN for floats."""
+
+    dtype: str
+    dims: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fill(self) -> float:
+        """What a row without a value holds."""
+        return float("nan") if np.dtype(self.dtype).kind == "f" else 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArchiveSpec:
     """All that is fixed when an archive is created.
 
     `fingerprint_parts` is all that decides the bytes of the rows; it holds `codec` with the codec's `name`, and its `shard_rows` and
     `plan` (the plan's digest) must be those given here. `plan_sha256` is of the plan file's bytes. `attributes` are further attributes
-    of the group, as JSON values. Raises ConfigError for values that make no archive.
+    of the group, as JSON values, and `more` further arrays along `sample`, by name. Raises ConfigError for values that make no archive.
     """
 
     num_rows: int
@@ -49,6 +64,7 @@ class ArchiveSpec:
     plan_sha256: str
     software: Mapping[str, str]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, RowArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_rows < 1 or self.shard_rows < 1:
@@ -67,6 +83,9 @@ class ArchiveSpec:
         taken = sorted(set(self.attributes) & OWN_ATTRIBUTES)
         if taken:
             raise ConfigError(f"these attributes are the archive's own: {', '.join(taken)}")
+        taken = sorted({name for name in self.more if name in _OWN_NAMES or not name.isidentifier()})
+        if taken:
+            raise ConfigError(f"further arrays cannot have these names: {', '.join(taken)}")
 
 
 def static_objects(spec: ArchiveSpec, codec_files: Mapping[str, bytes] | None) -> dict[str, bytes]:
@@ -127,6 +146,8 @@ def _arrays(spec: ArchiveSpec) -> dict[str, bytes]:
     )
     for name, (dtype, fill, attributes) in _ROW_ARRAYS.items():
         _create_row_array(group, spec, name, dtype, fill, attributes)
+    for name, array in spec.more.items():
+        _create_further_array(group, spec, name, array)
     shards = zarr.create_group(MemoryStore(memory), path=COMMIT.split("/", maxsplit=1)[0], zarr_format=3)
     shards.create_array(
         COMMIT.rsplit("/", maxsplit=1)[-1],
@@ -154,6 +175,21 @@ def _create_row_array(group: Any, spec: ArchiveSpec, name: str, dtype: Any, fill
         compressors=compressors,
         dimension_names=("sample", "byte")[: 1 + len(per_row)],
         attributes=attributes,
+    )
+
+
+def _create_further_array(group: Any, spec: ArchiveSpec, name: str, array: RowArray) -> None:
+    inner = inner_rows(spec.shard_rows, np.dtype(array.dtype).itemsize * math.prod(array.shape))
+    group.create_array(
+        name,
+        shape=(spec.num_rows, *array.shape),
+        chunks=(inner, *array.shape),
+        shards=None if inner == spec.shard_rows else (spec.shard_rows, *array.shape),
+        dtype=array.dtype,
+        fill_value=array.fill,
+        compressors=[ZstdCodec(level=5), Crc32cCodec()],
+        dimension_names=("sample", *array.dims),
+        attributes=dict(array.attributes),
     )
 
 
@@ -200,3 +236,18 @@ _ROW_ARRAYS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "source_width": ("u2", 0, {"long_name": "width of the source film", "units": "pixel"}),
     "source_bits": ("u1", 0, {"long_name": "bit depth of the source film", "units": "bit"}),
 }
+_OWN_NAMES = {"latent", *_ROW_ARRAYS, COMMIT.split("/", maxsplit=1)[0], CODEC}
+
+
+def further_arrays(columns: Mapping[str, Mapping[str, Any]]) -> dict[str, RowArray]:
+    """The arrays along `sample` that not every archive has, as they were asked for, from the metadata documents of all of them."""
+    return {
+        name: RowArray(
+            dtype=np.dtype(node["data_type"]).str[1:],
+            dims=tuple(node["dimension_names"][1:]),
+            shape=tuple(node["shape"][1:]),
+            attributes=node["attributes"],
+        )
+        for name, node in columns.items()
+        if name not in _OWN_NAMES
+    }

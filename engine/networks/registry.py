@@ -17,6 +17,7 @@ _NETWORKS: dict[Role, dict[str, tuple[str, str, str]]] = {
     "encoder": {
         "autoencoder_kl": ("autoencoder_kl", "AutoencoderKlEncoder", "AutoencoderKlSettings"),
         "convnext": ("convnext", "ConvNextEncoder", "ConvNextSettings"),
+        "crg": ("crg", "CrgEncoder", "CrgSettings"),
         "dgm": ("dgm", "DgmEncoder", "DgmSettings"),
         "gmvae": ("gmvae", "GmVaeEncoder", "GmVaeEncoderSettings"),
         "pca": ("pca", "PcaEncoder", "PcaSettings"),

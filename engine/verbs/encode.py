@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", required=True, metavar="NAME_OR_DIR", help="a codec directory, or a shipped one by name")
     _add_coding(parser.add_argument_group("coding"))
     _add_running(parser.add_argument_group("running"))
-    _add_archive(parser.add_argument_group("archive"))
+    add_archive(parser.add_argument_group("archive"))
 
 
 def _add_coding(group: Any) -> None:
@@ -44,6 +44,7 @@ def _add_coding(group: Any) -> None:
     group.add_argument("--target-mse", type=float, default=0.0, metavar="MSE", help="a film that reaches it is done; 0: off")
     group.add_argument("--patience", type=int, default=0, metavar="N", help="a film that gains nothing for N steps is done; 0: off")
     group.add_argument("--metrics", choices=("none", "mse", "full"), default="full", help="quality stored with each code")
+    group.add_argument("--fidelity", default="none", metavar="none", help="a layer beside the code; only none in this version")
     group.add_argument("--film-size", type=int, default=1024, metavar="PX", help="side at which quality is measured")
     group.add_argument("--seed", type=int, default=0, help="for runs that draw at random; in this version none does")
 
@@ -63,7 +64,8 @@ def _add_running(group: Any) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress")
 
 
-def _add_archive(group: Any) -> None:
+def add_archive(group: Any) -> None:
+    """How rows are named, cut and stored, and what becomes of an archive that exists."""
     group.add_argument("--shard-rows", type=int, metavar="S", help="films a shard; left out: by the size of the data set")
     group.add_argument(
         "--id", dest="id_from", choices=("stem", "relpath", "column"), help="what names a row; left out: a manifest's id column, else stem"
@@ -72,7 +74,6 @@ def _add_archive(group: Any) -> None:
     group.add_argument("--limit", type=int, metavar="N", help="only the first N films of the plan")
     group.add_argument("--dtype", choices=("f2", "f4"), default="f2", help="stored type of the codes")
     group.add_argument("--embed-codec", action=argparse.BooleanOptionalAction, help="store the codec inside; left out: when under 64 MiB")
-    group.add_argument("--fidelity", default="none", metavar="none", help="a layer beside the code; only none in this version")
     group.add_argument("--max-failed-fraction", type=float, default=0.05, metavar="F", help="exit 1 when more films than this failed")
     group.add_argument("--resume", action="store_true", help="continue an archive; refuse to start one")
     group.add_argument("--overwrite", action="store_true", help="remove an existing archive first")
@@ -87,8 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.fidelity != "none":
         raise ConfigError(f"fidelity layers are not available in this version, use --fidelity none: {args.fidelity}")
-    if not 0 <= args.max_failed_fraction <= 1:
-        raise ConfigError(f"max-failed-fraction must be 0 to 1: {args.max_failed_fraction}")
+    check_fraction(args)
     settings = {name: getattr(args, name) for name in SETTINGS}
     settings |= {"coarse": args.coarse is not False, "weights": args.weights or ""}
     job = job_config(args.source, args.archive, args.codec, hash_key=read_key(args.hash_ids), **settings)
@@ -104,15 +104,33 @@ def run(args: argparse.Namespace) -> int:
     from engine.encode_dataset import run_job
 
     summary = run_job(job)
-    failed = [f"  {count} {reason}" for reason, count in summary.failed_by_reason.items()]
-    emit(args, "\n".join([_sentence(args.archive, summary), *failed]), asdict(summary))
+    emit(args, "\n".join([sentence(args.archive, summary), *reasons(summary)]), asdict(summary))
+    return verdict("encode", args, summary)
+
+
+def check_fraction(args: argparse.Namespace) -> None:
+    """Raises ConfigError for a share of failed films that is none."""
+    from engine.errors import ConfigError
+
+    if not 0 <= args.max_failed_fraction <= 1:
+        raise ConfigError(f"max-failed-fraction must be 0 to 1: {args.max_failed_fraction}")
+
+
+def reasons(summary: Any) -> list[str]:
+    """A line for each reason why films failed."""
+    return [f"  {count} {reason}" for reason, count in summary.failed_by_reason.items()]
+
+
+def verdict(verb: str, args: argparse.Namespace, summary: Any) -> int:
+    """The exit code: 1, and a line, when too many films failed."""
     if summary.failed > args.max_failed_fraction * summary.rows:
-        print(f"latentray encode: too many films failed: {summary.failed} of {summary.rows}", file=sys.stderr)
+        print(f"latentray {verb}: too many films failed: {summary.failed} of {summary.rows}", file=sys.stderr)
         return 1
     return 0
 
 
-def _sentence(archive: str, summary: Any) -> str:
+def sentence(archive: str, summary: Any) -> str:
+    """What came of a run, in one line."""
     quality = "" if summary.psnr is None else f" · PSNR {summary.psnr:.2f} dB · SSIM {summary.ssim:.3f}"
     rate = f" · {summary.images_per_second:.1f} images/s" if summary.encoded_now else " · nothing left to do"
     return f"{archive}: {summary.rows} films · {summary.ok} ok · {summary.failed} failed{quality}{rate}"

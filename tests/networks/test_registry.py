@@ -13,6 +13,7 @@ CASES = [
     ("encoder", "convnext", {"depths": [1, 1], "widths": [8, 16], "code_size": 12}, (1, 12), None),
     ("encoder", "dgm", {"resolution": 8, "widths": [4, 5], "blocks": 1}, (10, 2, 2), 8),
     ("generator", "dgm", {"resolution": 8, "widths": [4, 5], "blocks": 1}, (10, 2, 2), 8),
+    ("encoder", "crg", {"blocks": [1], "widths": [2], "stem": 1, "hidden": 3, "code_size": 6, "layers": 2}, (2, 6), None),
     ("encoder", "gmvae", {"resolution": 8, "widths": [4], "code_size": 5, "features": "plain", "normalise": False}, (1, 5), 8),
     ("generator", "gmvae", {"resolution": 8, "channels": [4, 3], "code_size": 6}, (1, 6), 8),
     ("encoder", "vae", {"resolution": 8, "widths": [4, 5], "code_size": 6}, (1, 6), 8),

@@ -1,0 +1,69 @@
+"""`latentray decompose`: an archive as `encode` makes it, with each film's normal film, residue and saliency beside its code."""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.config import BACKENDS
+from engine.verbs import encode
+
+HELP = "films into normal film, residue and saliency maps, beside their codes in an archive"
+
+SETTINGS = (
+    *("batch_size", "shard_rows", "workers", "address", "backend", "precision", "threads", "max_pixels", "metrics", "film_size", "dtype"),
+    *("id_from", "limit", "resume", "overwrite", "embed_codec", "quiet"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options as INTERFACE names them; those that `encode` has too mean the same."""
+    parser.add_argument("source", help="a folder, a glob, a CSV or Parquet manifest, an fsspec URL of these, or phantom:N")
+    parser.add_argument("--archive", required=True, metavar="OUT.zarr", help="where codes and maps go")
+    parser.add_argument("--codec", required=True, metavar="DIR", help="a codec that decomposes, as `train dgm` makes them")
+    maps = parser.add_argument_group("maps")
+    maps.add_argument("--lungs", metavar="FILE", help="CSV of id,x0,y0,x1,y1: boxes around lungs in pixels of the files; left out: sought")
+    maps.add_argument("--floor", type=float, default=0.05, metavar="F", help="least |residue| that is salient, of 2 from black to white")
+    maps.add_argument("--png", metavar="DIR", help="also write a picture for each film: film, normal film, residue, saliency")
+    maps.add_argument("--metrics", choices=("none", "mse", "full"), default="full", help="quality of normal film + residue, with each code")
+    maps.add_argument("--film-size", type=int, default=1024, metavar="PX", help="side at which quality is measured")
+    running = parser.add_argument_group("running")
+    running.add_argument("--workers", type=int, metavar="N", help="Ray workers; 0: in this process; left out: 0, or one a GPU of a cluster")
+    running.add_argument("--address", metavar="RAY", help="the Ray cluster to join; left out: RAY_ADDRESS, else this machine")
+    running.add_argument("--batch-size", type=int, default=16, metavar="B", help="films decomposed together")
+    running.add_argument("--backend", choices=BACKENDS, default="auto", help="how encoder and generator run; maps are made eagerly")
+    running.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the networks")
+    running.add_argument("--threads", type=int, default=0, metavar="N", help="decoding threads of a worker; 0: one a core")
+    running.add_argument("--max-pixels", type=int, default=100_000_000, metavar="N", help="larger films, as a square, are refused")
+    running.add_argument("--quiet", action="store_true", help="no progress")
+    encode.add_archive(parser.add_argument_group("archive"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decomposes; exit 1 when too many films failed."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from engine.archive.reader import mean_quality
+    from engine.config import MapsConfig
+    from engine.encode_dataset import run_job
+    from engine.job import job_config
+    from engine.map_strips import write_strips
+    from engine.verbs.keyfile import read_key
+    from engine.verbs.output import emit
+
+    encode.check_fraction(args)
+    maps = MapsConfig(lungs=str(Path(args.lungs).absolute()) if args.lungs else "", floor=args.floor)
+    settings = {name: getattr(args, name) for name in SETTINGS} | {"maps": maps}
+    hash_key = read_key(args.hash_ids)
+    summary = run_job(job_config(args.source, args.archive, args.codec, hash_key=hash_key, **settings))
+    means = mean_quality(args.archive, ("residue_mean", "salient_share"))
+    lines = [encode.sentence(args.archive, summary), *encode.reasons(summary)]
+    if means["residue_mean"] is not None:
+        lines.append(f"mean |residue| {means['residue_mean']:.4f}, 2 from black to white · salient {means['salient_share']:.2%} of a film")
+    if args.png:
+        written = write_strips(
+            args.archive, args.source, Path(args.png), codec=args.codec, id_from=args.id_from, limit=args.limit, hash_key=hash_key
+        )
+        lines.append(f"{args.png}: {written} pictures of film, normal film, residue and saliency")
+    emit(args, "\n".join(lines), asdict(summary) | means)
+    return encode.verdict("decompose", args, summary)
