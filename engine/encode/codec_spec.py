@@ -98,7 +98,7 @@ class CodecSpec:
 
     def to_bytes(self) -> bytes:
         """The bytes of `codec.json`: the same for equal specs."""
-        return to_json_bytes(asdict(self), format_name=FORMAT, version=FORMAT_VERSION)
+        return to_json_bytes(asdict(self) | {"recipe": self.recipe.to_json()}, format_name=FORMAT, version=FORMAT_VERSION)
 
 
 def read_spec(raw: bytes) -> CodecSpec:
