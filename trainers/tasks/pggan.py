@@ -14,10 +14,8 @@ from torch import Tensor
 from engine.encode.codec import save_codec
 from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec, WeightsFile
 from engine.encode.mean_code import find_mean_code
-from engine.frechet import Fid, find_inception
 from engine.networks.pggan import PgganGenerator, PgganSettings
 from engine.recipe import PixelRecipe
-from engine.sliced_wasserstein import SlicedWasserstein
 from trainers import randomness
 from trainers.ema import Ema
 from trainers.losses.wgan_gp import critic_loss, generator_loss
@@ -27,19 +25,16 @@ from trainers.nets.pggan_discriminator import DiscriminatorSettings, GrowingDisc
 from trainers.nets.pggan_generator import GrowingGenerator
 from trainers.presets.pggan import PgganConfig
 from trainers.task import Batch, Phase, Stateful
+from trainers.tasks.gan_figures import LEAST_JUDGED, check_inception, films_at_once, gan_figures
 from trainers.tasks.joined_codec import count_parameters
 
 _SAMPLES = 16
 _MEAN_CODE_SAMPLES = 256
-_LEAST_JUDGED = 16  # the coarsest level of the sliced Wasserstein distance
-_PIXELS_AT_ONCE = 2**21
-_INCEPTION_FLAG = "--set inception=FILE"
 
 
 def build_pggan(cfg: PgganConfig, *, device: torch.device, seed: int) -> PgganTask:
     """The task with initial weights that depend on `seed` alone. Raises ConfigError where weights for FID are wanted and missing."""
-    if cfg.inception:
-        find_inception(cfg.inception, flag=_INCEPTION_FLAG)
+    check_inception(cfg.inception)
     settings = PgganSettings(
         channels=cfg.channels,
         code_size=cfg.code_size,
@@ -140,28 +135,11 @@ class PgganTask:
         return torch.cat(list(self._films(_SAMPLES, "pggan/samples")))
 
     def evaluate(self, films: Callable[[int], Tensor] | None) -> dict[str, float | str]:
-        """Sliced Wasserstein distances (times 1000) between the held-out films and as many of the averaged generator, from 16x16 up.
-
-        With weights for it, and two films or more, the Frechet inception distance too, and the digest of those weights. Distances depend
-        on the number of films: only equal numbers compare.
-        """
-        if films is None or self.resolution < _LEAST_JUDGED:
+        """`gan_figures` of the held-out films and of as many of the averaged generator, at the level that is trained."""
+        if films is None or self.resolution < LEAST_JUDGED:
             return {}
         real = films(self.resolution)
-        if not len(real):
-            return {}
-        sliced = SlicedWasserstein(self.resolution)
-        has_spread = len(real) > 1
-        inception = Fid(self.cfg.inception, device=self.device, flag=_INCEPTION_FLAG) if self.cfg.inception and has_spread else None
-        judges: list[SlicedWasserstein | Fid] = [sliced] if inception is None else [sliced, inception]
-        for part in torch.split(real, self._at_once):
-            for judge in judges:
-                judge.add_real(part.to(self.device))
-        for part in self._films(len(real), "pggan/evaluation"):
-            for judge in judges:
-                judge.add_fake(part)
-        found: dict[str, float | str] = {**sliced.compute(), "judged_films": float(len(real))}
-        return found if inception is None else {**found, "fid": inception.compute(), "fid_weights": inception.digest}
+        return gan_figures(real, self._films(len(real), "pggan/evaluation"), inception=self.cfg.inception, device=self.device)
 
     def summary(self) -> dict[str, Any]:
         """Weights of both networks, and GFLOP of an image's part of a step by resolution, second gradients included."""
@@ -232,16 +210,12 @@ class PgganTask:
         assert isinstance(network, GrowingGenerator)
         return network
 
-    @property
-    def _at_once(self) -> int:
-        """Films that are made or judged at a time, off the training steps."""
-        return max(1, _PIXELS_AT_ONCE // self.resolution**2)
-
     @torch.no_grad()
     def _films(self, count: int, purpose: str) -> Iterator[Tensor]:
         """Films of the averaged generator in [-1, 1], in portions, from codes that are the same each time."""
-        for first in range(0, count, self._at_once):
-            numbers = range(first, min(first + self._at_once, count))
+        at_once = films_at_once(self.resolution)
+        for first in range(0, count, at_once):
+            numbers = range(first, min(first + at_once, count))
             codes = randomness.normal(self._seed, purpose, numbers, 1, self.cfg.code_size).to(self.device)
             film: Tensor = self._averaged(codes, self.stage.level, self.stage.alpha)
             yield film.clamp(-1, 1)
