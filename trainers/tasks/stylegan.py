@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.networks.stylegan import StyleGenerator, StyleSettings
 from engine.recipe import PixelRecipe
 from trainers import randomness
-from trainers.ema import Ema
 from trainers.export import VECTOR, Part, export_codec
 from trainers.losses import r1, wgan_gp
 from trainers.nets.discriminator_file import DISCRIMINATOR, save_discriminator
@@ -23,11 +21,11 @@ from trainers.nets.pggan_discriminator import DiscriminatorSettings, GrowingDisc
 from trainers.nets.stylegan_file import MAPPING, save_mapping
 from trainers.nets.trainable_stylegan import GrowingStylegan, noise_size
 from trainers.presets.stylegan import StyleganConfig
-from trainers.task import Batch, HeldOut, Phase, Stateful
-from trainers.tasks.gan_figures import check_inception, films_at_once, gan_figures
+from trainers.task import Batch
+from trainers.tasks.gan_figures import check_inception, films_at_once
+from trainers.tasks.growing_gan import GrowingGan
 from trainers.tasks.joined_codec import count_parameters, gflop
 
-_SAMPLES = 16
 _MEAN_CODE_SAMPLES = 10_000
 
 
@@ -45,89 +43,21 @@ def build_stylegan(cfg: StyleganConfig, *, device: torch.device, seed: int) -> S
     return StyleganTask(cfg, generator, discriminator, device=device, seed=seed)
 
 
-class StyleganTask:
-    """Each step the discriminator learns first, then the generator with its mapping, on films of the level that the images seen tell.
+class StyleganTask(GrowingGan):
+    """The style-based generator with its mapping network, by R1 or WGAN-GP; films are shown and judged without truncation.
 
     The discriminator is the progressive GAN's: without Karras's filter before it halves a film. The mean w is not tracked over batches,
     which differ between processes and parts of a step; it is made of the averaged mapping network when it is asked for.
     """
 
     name = "stylegan"
-    labels: tuple[str, ...] = ()
-    alternate = ""
+    generator: GrowingStylegan
 
     def __init__(
         self, cfg: StyleganConfig, generator: GrowingStylegan, discriminator: GrowingDiscriminator, *, device: torch.device, seed: int
     ) -> None:
-        self.cfg, self.generator, self.discriminator = cfg, generator, discriminator
-        self.average = Ema(generator, cfg.ema)
-        self.stage = cfg.growth.stage(0)
-        self.device, self._seed = device, seed
-        self._compiled_at = self.stage.level
-        self._make: Callable[..., Tensor] = self._synthesis()
-        self._optimisers = {
-            name: torch.optim.Adam(network.parameters(), lr=cfg.lr[0], betas=(cfg.betas[0], cfg.betas[1]), eps=cfg.epsilon, fused=True)
-            for name, network in (("generator", generator), ("discriminator", discriminator))
-        }
-
-    def phases(self) -> list[Phase]:
-        """The discriminator's, then the generator's, after which its average follows."""
-        judge, maker = self._optimisers["discriminator"], self._optimisers["generator"]
-        return [
-            Phase(name="discriminator", modules=[self.discriminator], optimiser=judge, loss=self._discriminator_loss),
-            Phase(name="generator", modules=[self.generator], optimiser=maker, loss=self._generator_loss, after=self.average.update),
-        ]
-
-    def on_images(self, seen: int) -> None:
-        """Sets level, fade and learning rate."""
-        self.stage = self.cfg.growth.stage(seen)
-        for optimiser in self._optimisers.values():
-            for parameters in optimiser.param_groups:
-                parameters["lr"] = self.cfg.growth.of("lr", self.stage.level)
-        if self.cfg.compile and self._compiled_at != self.stage.level:
-            torch.compiler.reset()  # the graphs of lower levels are done with, and there is a limit to their number
-            self._make, self._compiled_at = self._synthesis(), self.stage.level
-
-    @property
-    def recipe(self) -> PixelRecipe:
-        """Films at the side of the last level."""
-        return PixelRecipe(resolution=4 << self.generator.synthesis.top)
-
-    @property
-    def resolution(self) -> int:
-        """Side of the films of this level."""
-        return self.stage.resolution
-
-    @property
-    def batch_size(self) -> int:
-        """Images of a step at this level, over all processes."""
-        return self.cfg.growth.count("batch_size", self.stage.level)
-
-    @property
-    def part_size(self) -> int:
-        """Images that one process takes at a time."""
-        return self.cfg.growth.count("part_size", self.stage.level) or self.batch_size
-
-    @property
-    def group(self) -> int:
-        """Consecutive images over which the discriminator takes the spread."""
-        return self.cfg.growth.count("group", self.stage.level)
-
-    def state(self) -> Mapping[str, Stateful]:
-        """Both networks, both optimisers, and the average."""
-        optimisers = {f"{name}_optimiser": optimiser for name, optimiser in self._optimisers.items()}
-        return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average, **optimisers}
-
-    def samples(self) -> Tensor:
-        """Films [16, 1, r, r] of the averaged generator on the same codes and noise each time, not truncated, clamped to [-1, 1]."""
-        return torch.cat(list(self._films(_SAMPLES, "stylegan/samples")))
-
-    def evaluate(self, films: HeldOut | None) -> dict[str, float | str]:
-        """`gan_figures` of the held-out films and of as many of the averaged generator, not truncated."""
-        if films is None:
-            return {}
-        real = films(self.resolution)
-        return gan_figures(real, self._films(len(real), "stylegan/evaluation"), inception=self.cfg.inception, device=self.device)
+        self.cfg = cfg
+        super().__init__(cfg.growth, generator, discriminator, device=device, seed=seed)
 
     def summary(self) -> dict[str, Any]:
         """Weights of the networks, and GFLOP of a film that is made and judged once, by resolution."""
@@ -185,28 +115,13 @@ class StyleganTask:
 
     def _fake(self, batch: Batch) -> Tensor:
         """Films, each of two codes that meet at a layer of its own (style mixing, section 3.1) or of one, and of its own noise."""
-        level, alpha = self.stage.level, self.stage.alpha
+        level = self.stage.level
         z = batch.normal("code", 2, self.cfg.code_size)
         codes = mixed(self.generator.mapping(z.flatten(0, 1)), batch.uniform("mixing", 2), 2 * (level + 1), self.cfg.mixing)
-        # for compiled code a number is a constant, and a new one means compiling again
-        share = torch.tensor(alpha, device=self.device) if self.cfg.compile and alpha is not None else alpha
-        return self._make(codes, batch.normal("noise", noise_size(level)), level, share)
+        return self._make(codes, batch.normal("noise", noise_size(level)), level, self._share())
 
-    def _score(self, films: Tensor) -> Tensor:
-        scores: Tensor = self.discriminator(films, self.stage.level, self.stage.alpha, group=self.group)
-        return scores
-
-    def _faded(self, films: Tensor) -> Tensor:
-        """Real films as the fade makes those of the generator: the share `alpha` of a pixel is the mean of its 2x2 pixels."""
-        alpha = self.stage.alpha
-        if alpha is None or not self.cfg.fade_reals:
-            return films
-        coarse = F.interpolate(F.avg_pool2d(films, 2), scale_factor=2.0, mode="nearest")
-        return films + alpha * (coarse - films)
-
-    def _synthesis(self) -> Callable[..., Tensor]:
-        synthesis = self.generator.synthesis
-        return torch.compile(synthesis, dynamic=False) if self.cfg.compile else synthesis
+    def _network(self) -> nn.Module:
+        return self.generator.synthesis
 
     def _gflop(self, level: int) -> float:
         g, size = self._averaged, self.cfg.code_size
