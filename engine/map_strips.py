@@ -11,7 +11,7 @@ import numpy as np
 from engine import metrics
 from engine.archive.reader import open_archive, read_values
 from engine.errors import ArchiveError
-from engine.reconstruct import safe_name, to_bytes
+from engine.reconstruct import colour_residual, safe_name, to_bytes
 from engine.records import Status
 from engine.replay import Replay, listed
 
@@ -53,9 +53,7 @@ def draw_strip(film: Image, normal: Image, residue: Image, salient: Image, box: 
     Saliency lies in red upon the film; the box of the lungs is drawn in green.
     """
     gray = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR) for image in (film, normal)]
-    strength = np.clip(residue / RESIDUE_RANGE, -1, 1)
-    fade = 1 - np.abs(strength)
-    coloured = to_bytes(np.stack([np.where(strength <= 0, 1.0, fade), fade, np.where(strength >= 0, 1.0, fade)], axis=-1))
+    coloured = colour_residual(residue, full=RESIDUE_RANGE)
     share = (salient / 255.0)[..., None]
     heat = to_bytes(gray[0] / 255.0 * (1 - share) + np.array([0.0, 0.0, 1.0]) * share)
     x0, y0, x1, y1 = (int(edge) for edge in box)

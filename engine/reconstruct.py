@@ -49,6 +49,14 @@ def to_bytes(film: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.clip(np.rint(film * 255.0), 0, 255).astype(np.uint8)
 
 
+def colour_residual(difference: np.ndarray[Any, Any], *, full: float) -> np.ndarray[Any, Any]:
+    """[H, W] differences as BGR bytes [H, W, 3]: white is none, red is positive, blue is negative, in full colour from `full` on."""
+    strength = np.clip(difference / full, -1, 1)
+    fade = 1 - np.abs(strength)
+    red, blue = np.where(strength >= 0, 1.0, fade), np.where(strength <= 0, 1.0, fade)
+    return to_bytes(np.stack([blue, fade, red], axis=-1))
+
+
 def safe_name(sample_id: str) -> PurePosixPath:
     """`<sample_id>.png` below the output folder: an id may hold folders, but can never climb out of it."""
     parts = [part for part in PurePosixPath(sample_id).parts if part not in ("/", "..", ".")] or ["_"]

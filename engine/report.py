@@ -18,7 +18,7 @@ from engine.archive.commits import read_receipts
 from engine.archive.reader import archive_status, mean_quality
 from engine.errors import SourceError
 from engine.quality import mean_by_method, measure
-from engine.reconstruct import to_bytes
+from engine.reconstruct import colour_residual, to_bytes
 from engine.replay import Replay, listed
 
 TILE = 256  # side of a film on the page, pixels
@@ -116,7 +116,9 @@ def triples(replay: Replay, source: str, *, count: int, id_from: str | None = No
         psnr = metrics.psnr(rebuilt, films)
         small = [F.interpolate(x, (TILE, TILE), mode="area").numpy()[:, 0] for x in (films, rebuilt)]
         for ref, film, again, value in zip(batch.refs, *small, psnr, strict=True):
-            found.append(Triple(ref.sample_id, to_bytes(film), to_bytes(again), colour_residual(film - again), float(value)))
+            found.append(
+                Triple(ref.sample_id, to_bytes(film), to_bytes(again), colour_residual(film - again, full=RESIDUAL_RANGE), float(value))
+            )
     return found
 
 
@@ -125,14 +127,6 @@ def draw_picture(shown: list[Triple], suffix: str = ".png") -> bytes:
     gray = [[cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) for image in (triple.film, triple.rebuilt)] for triple in shown]
     columns = [np.concatenate([*pair, triple.residual]) for pair, triple in zip(gray, shown, strict=True)]
     return bytes(cv2.imencode(".png" if suffix == ".png" else ".jpg", np.concatenate(columns, axis=1))[1])
-
-
-def colour_residual(difference: Image) -> Image:
-    """[H, W] differences of gray as BGR bytes: white is none, red is positive, blue is negative."""
-    strength = np.clip(difference / RESIDUAL_RANGE, -1, 1)
-    fade = 1 - np.abs(strength)
-    red, blue = np.where(strength >= 0, 1.0, fade), np.where(strength <= 0, 1.0, fade)
-    return to_bytes(np.stack([blue, fade, red], axis=-1))
 
 
 def draw_map(replay: Replay, *, side: int = 900, thumb: int = 56) -> str:

@@ -15,9 +15,9 @@ from engine.archive.root import plan_beside
 from engine.audit import audit_rows
 from engine.errors import ArchiveError, CodecError, ConfigError, SourceError
 from engine.quality import ENCODER, GRAY, STORED, THUMBNAIL, measure
-from engine.reconstruct import parse_rows, reconstruct, rows_of_ids, safe_name
+from engine.reconstruct import colour_residual, parse_rows, reconstruct, rows_of_ids, safe_name
 from engine.replay import Replay
-from engine.report import colour_residual, write_report
+from engine.report import RESIDUAL_RANGE, write_report
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_name_cannot_write_html(small_films: Path, small_codec: Path, tmp_path
 
 
 def test_residual_colours_say_the_sign() -> None:
-    white, red, blue = colour_residual(np.array([[0.0, 1.0, -1.0]], dtype=np.float32))[0]
+    white, red, blue = colour_residual(np.array([[0.0, 1.0, -1.0]], dtype=np.float32), full=RESIDUAL_RANGE)[0]
     assert white.tolist() == [255, 255, 255]
     assert red.tolist() == [0, 0, 255]  # BGR
     assert blue.tolist() == [255, 0, 0]

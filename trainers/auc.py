@@ -1,9 +1,10 @@
-"""The area under the receiver operating characteristic, from ranks."""
+"""The area under the receiver operating characteristic, of tensors and for both classes only."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from engine.classify import roc
 
 
 def auc(scores: Tensor, is_positive: Tensor) -> float:
@@ -15,7 +16,4 @@ def auc(scores: Tensor, is_positive: Tensor) -> float:
     negatives = len(scores) - positives
     if not positives or not negatives:
         raise ValueError(f"area under the curve needs films of both classes: {positives} positive, {negatives} negative")
-    _, place, counts = torch.unique(scores.double(), return_inverse=True, return_counts=True)
-    ranks = counts.cumsum(0) - (counts - 1) / 2  # the mean rank of each value, from 1
-    above = float(ranks[place[is_positive]].sum()) - positives * (positives + 1) / 2
-    return above / (positives * negatives)
+    return roc.auc(scores.detach().cpu().numpy(), is_positive.cpu().numpy())

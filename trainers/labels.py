@@ -9,11 +9,10 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from engine.errors import ConfigError, SourceError
-from engine.source.phantom import draw_labels, parse_phantom_uri
+from engine.source.plan_file import LABEL
 from trainers.packed_films import PackedFilms
 from trainers.split import Split
 
-_COLUMN = "label:"  # how a plan's table begins the names of a manifest's own columns
 _YES, _NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 _SHOWN = 3
 Values = np.ndarray[Any, np.dtype[np.float32]]
@@ -106,18 +105,20 @@ def _cells(packed: PackedFilms, columns: Iterable[str]) -> dict[str, Cells]:
     """The cells of these columns for the films of the pack, as text; None for empty ones."""
     if packed.index.kind == "phantom":
         return _phantom_cells(packed, columns)
-    known = [name.removeprefix(_COLUMN) for name in packed.plan.column_names if name.startswith(_COLUMN)]
+    known = [name.removeprefix(LABEL) for name in packed.plan.column_names if name.startswith(LABEL)]
     found: dict[str, Cells] = {}
     for name in columns:
         if name not in known:
             raise ConfigError(f"source has no such column for a label, it has {', '.join(known) or 'none'}: {name}")
-        every = packed.plan.column(_COLUMN + name).to_pylist()
+        every = packed.plan.column(LABEL + name).to_pylist()
         found[name] = [every[row] for row in packed.rows]
     return found
 
 
 def _phantom_cells(packed: PackedFilms, columns: Iterable[str]) -> dict[str, Cells]:
     """As `latentray phantom` writes them into labels.csv."""
+    from engine.source.phantom import draw_labels, parse_phantom_uri  # a simulator, which films of patients need not load
+
     uris = packed.plan.column("uri").to_pylist()
     places = [parse_phantom_uri(uris[row]) for row in packed.rows]
     truths = [draw_labels(place.seed, place.index, size=place.size) for place in places]

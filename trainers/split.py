@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ConfigError, SourceError
+from engine.source.plan_file import LABEL
 from trainers.exclusions import read_exclusions
 from trainers.packed_films import PackedFilms
 from trainers.presets.films import SplitConfig
@@ -19,7 +20,6 @@ from trainers.stratified_split import stratify
 log = logging.getLogger(__name__)
 
 PATIENT_COLUMNS = ("patient_id", "patient", "PatientID", "Patient ID")
-_LABEL = "label:"  # how a plan's table begins the names of a manifest's own columns
 _SPLIT_COLUMN, _TEST = "split", "test"
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -112,7 +112,7 @@ def _patients(packed: PackedFilms, column: str) -> np.ndarray[Any, Any]:
         return np.array([f"row {row}" for row in range(packed.index.plan_rows)], dtype=object)
     if packed.plan is None:
         raise SourceError("films can be divided by patient only where their source is at hand")
-    labels = [name.removeprefix(_LABEL) for name in packed.plan.column_names if name.startswith(_LABEL)]
+    labels = [name.removeprefix(LABEL) for name in packed.plan.column_names if name.startswith(LABEL)]
     if column and column not in labels:
         raise ConfigError(f"source has no column to name the patient, it has {', '.join(labels) or 'none'}: {column}")
     chosen = column or next((name for name in PATIENT_COLUMNS if name in labels), None)
@@ -122,7 +122,7 @@ def _patients(packed: PackedFilms, column: str) -> np.ndarray[Any, Any]:
             "no column names the patient, so each film counts as one; --patient-column takes one of: %s", ", ".join(labels) or "none"
         )
         return np.array([f"film {name}" for name in ids], dtype=object)
-    cells = packed.plan.column(_LABEL + chosen).to_pylist()
+    cells = packed.plan.column(LABEL + chosen).to_pylist()
     if missing := cells.count(None):
         log.warning("films without a patient in column %s, each counts as a patient of its own: %d", chosen, missing)
     return np.array([f"film {name}" if cell is None else _patient(cell) for cell, name in zip(cells, ids, strict=True)], dtype=object)
@@ -135,8 +135,8 @@ def _patient(cell: str) -> str:
 def _named(packed: PackedFilms, cfg: SplitConfig, patients: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which rows of the plan the list, or the manifest's column `split`, leaves out."""
     named = np.zeros(len(patients), dtype=bool)
-    if packed.plan is not None and _LABEL + _SPLIT_COLUMN in packed.plan.column_names:
-        cells = packed.plan.column(_LABEL + _SPLIT_COLUMN).to_pylist()
+    if packed.plan is not None and LABEL + _SPLIT_COLUMN in packed.plan.column_names:
+        cells = packed.plan.column(LABEL + _SPLIT_COLUMN).to_pylist()
         named |= np.array([(cell or "").strip().lower() == _TEST for cell in cells])
     if cfg.exclude:
         if packed.plan is None:

@@ -13,7 +13,8 @@ from engine.networks.frozen_ops import folded_upsampling
 from engine.networks.pggan import PgganSettings
 from tests.trainers.steps import CODE_SIZE, make_codec, same_bits, states, train
 from trainers.nets.discriminator_file import DISCRIMINATOR
-from trainers.nets.sided_encoder import evaluating, without_common_gradient
+from trainers.nets.evaluating import evaluating
+from trainers.nets.sided_encoder import without_common_gradient
 from trainers.nets.trainable_pggan import TrainablePggan, folded
 from trainers.presets.codec import PRESETS, CodecFinetuneConfig, Level
 from trainers.task import Batch

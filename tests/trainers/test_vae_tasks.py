@@ -16,11 +16,12 @@ from tests.trainers.packs import write_films, write_manifest
 from trainers import train
 from trainers.catalogue import settings_of
 from trainers.checkpoint import checkpoints, read_checkpoint
+from trainers.nets.evaluating import evaluating
 from trainers.presets.gmvae import PRESETS as GMVAE
 from trainers.presets.vae import PRESETS as VAE
 from trainers.task import Batch
 from trainers.tasks.gmvae import MIXTURE, build_gmvae
-from trainers.tasks.vae import build_vae, judging
+from trainers.tasks.vae import build_vae
 
 CPU = torch.device("cpu")
 NETS = {"resolution": 16, "widths": (4, 6), "convolutions": (2,), "code_size": 5, "batch_size": 8, "lr": 1e-3, "storage": "float32"}
@@ -134,7 +135,7 @@ def test_judging_leaves_networks_as_they_were():
     assert set(found) == {"psnr", "ssim", "swd", "swd_random"}
     assert [module.training for module in task.generator.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in task.generator.state_dict().items())
-    with judging(task.generator):
+    with evaluating(task.generator):
         assert not task.generator.layers[1].training
     assert task.generator.layers[1].training
 
@@ -146,7 +147,7 @@ def test_figures_of_labels_and_clusters():
         *("psnr", "ssim", "swd", "swd_random", "accuracy_sick", "accuracy_old"),
         *("cluster_accuracy", "cluster_accuracy_by_chance", "clusters_used"),
     }
-    with torch.no_grad(), judging(task.encoder):
+    with torch.no_grad(), evaluating(task.encoder):
         codes = task.encoder(Films()(16))[:, 0]
     marks = Films().labels()
     assert found["accuracy_sick"] == pytest.approx(((codes[:, 5] > 0.5) == (marks[:, 0] > 0)).float().mean().item())
@@ -249,7 +250,7 @@ def test_they_learn_what_films_look_like(tmp_path):
             phase.optimiser.zero_grad(set_to_none=True)
             phase.loss(replace(given, numbers=range(8 * step, 8 * step + 8)))["loss"].backward()
             phase.optimiser.step()
-        with torch.no_grad(), judging(task.encoder, task.generator):
+        with torch.no_grad(), evaluating(task.encoder, task.generator):
             error = (task.generator(task.encoder(films)) - films).square().mean()
         assert error < 0.25 * films.var(dim=0, unbiased=False).mean(), task.name
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -95,17 +93,6 @@ def build_encoder(shape: EncoderShape, side: int) -> SidedEncoder:
             elif isinstance(layer, CNBlock):
                 nn.init.ones_(layer.layer_scale)
     return encoder
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """With the module as it is judged and stored, without stochastic depth; afterwards it is in the mode that it was in."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
 
 
 def without_common_gradient(raw: Tensor, group: int) -> Tensor:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from engine.config import check_at_least, check_choice, parse_loss
 from engine.errors import ConfigError
+from trainers.presets.checks import check_betas, check_rate
 
 __all__ = ["PRESETS", "CodecFinetuneConfig", "Level", "Moment", "annealed"]
 
@@ -33,8 +34,7 @@ class Level:
         check_at_least("level.part", self.part, 0)
         if self.resolution < 4 or self.resolution & (self.resolution - 1):
             raise ConfigError(f"level.resolution must be a power of two from 4 up: {self.resolution}")
-        if not 0 < self.lr < 1:
-            raise ConfigError(f"level.lr must be above 0 and under 1: {self.lr}")
+        check_rate("level.lr", self.lr)
         if not 0 <= self.fade <= self.images:
             raise ConfigError(f"level.fade must be 0 to the level's {self.images} images: {self.fade}")
 
@@ -121,8 +121,7 @@ class CodecFinetuneConfig:
                 raise ConfigError(f"level.fade must be 0 but where the resolution is twice that of the level before: {sizes}")
         if not self.floor <= 1:
             raise ConfigError(f"floor must be 0 to 1: {self.floor}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas must be two numbers of 0 or more and under 1: {self.betas}")
+        check_betas(self.betas)
         if not 0 < self.encoder_rate <= 10:
             raise ConfigError(f"encoder_rate must be above 0 and at most 10: {self.encoder_rate}")
         uneven = [level.batch for level in self.levels if level.batch % min(self.group, level.batch)]

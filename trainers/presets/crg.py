@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engine.config import check_at_least, check_choice
 from engine.errors import CodecError, ConfigError
 from engine.networks.crg import CrgSettings
+from trainers.presets.checks import check_betas, check_rate
 from trainers.presets.codec import annealed
 
 __all__ = ["PRESETS", "CrgConfig"]
@@ -53,10 +54,8 @@ class CrgConfig:
         check_choice("space", self.space, SPACES)
         if not self.floor <= 1:
             raise ConfigError(f"floor must be 0 to 1: {self.floor}")
-        if not 0 < self.lr < 1:
-            raise ConfigError(f"lr must be above 0 and under 1: {self.lr}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas must be two numbers of 0 or more and under 1: {self.betas}")
+        check_rate("lr", self.lr)
+        check_betas(self.betas)
         if not self.films + self.ssim + self.content > 0:
             raise ConfigError(
                 f"films, ssim and content must not all be 0, or films teach nothing: {self.films}, {self.ssim}, {self.content}"

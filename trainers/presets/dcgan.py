@@ -9,6 +9,7 @@ from typing import Literal
 from engine.config import check_at_least, check_choice
 from engine.errors import ConfigError
 from engine.recipe import Equalise, Square
+from trainers.presets.checks import check_betas, check_rate
 
 __all__ = ["PRESETS", "DcganConfig"]
 
@@ -53,10 +54,8 @@ class DcganConfig:
             check_choice(name, getattr(self, name), allowed)
         if self.kernel not in (4, 5):
             raise ConfigError(f"kernel must be one of 4, 5: {self.kernel}")
-        if not 0 < self.lr < 1:
-            raise ConfigError(f"lr must be above 0 and under 1: {self.lr}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas must be two numbers of 0 or more and under 1: {self.betas}")
+        check_rate("lr", self.lr)
+        check_betas(self.betas)
         if not 0 <= self.ema < 1 or not 0 <= self.leak < 1:
             raise ConfigError(f"ema and leak must be 0 or more and under 1: {self.ema}, {self.leak}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from engine.config import check_at_least, check_choice
 from engine.errors import ConfigError
 from trainers.labels import LabelSpec
+from trainers.presets.checks import check_betas, check_rate
 
 __all__ = ["ABNORMAL", "PRESETS", "DgmConfig"]
 
@@ -64,12 +65,10 @@ class DgmConfig:
         check_choice("storage", self.storage, ("float16", "float32"))
         if self.batch % 2 or self.part % 2:
             raise ConfigError(f"batch and part must be even, as many normal films as abnormal ones: {self.batch}, {self.part}")
-        if not 0 < self.lr < 1:
-            raise ConfigError(f"lr must be above 0 and under 1: {self.lr}")
+        check_rate("lr", self.lr)
         if not 0 < self.critic_lr <= 100:
             raise ConfigError(f"critic_lr must be above 0 and at most 100: {self.critic_lr}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas must be two numbers of 0 or more and under 1: {self.betas}")
+        check_betas(self.betas)
         if LabelSpec.parse(self.abnormal).name != ABNORMAL:
             raise ConfigError(f"abnormal must be a column of that name, or read like abnormal: TERM, TERM: {self.abnormal}")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.config import check_at_least, check_choice, parse_loss
 from engine.errors import ConfigError
+from trainers.presets.checks import check_rate
 from trainers.presets.codec import annealed
 
 __all__ = ["PRESETS", "EncoderBootstrapConfig", "EncoderFinetuneConfig", "EncoderTraining"]
@@ -49,8 +50,7 @@ class EncoderTraining:
         for name in ("images", "batch", "pool"):
             check_at_least(name, getattr(self, name), 1)
         check_choice("storage", self.storage, ("float16", "float32"))
-        if not 0 < self.lr < 1:
-            raise ConfigError(f"lr must be above 0 and under 1: {self.lr}")
+        check_rate("lr", self.lr)
         if not self.floor <= 1:
             raise ConfigError(f"floor must be 0 to 1: {self.floor}")
 

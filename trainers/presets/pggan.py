@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from engine.config import check_at_least, check_choice
 from engine.errors import ConfigError
+from trainers.presets.checks import check_betas
 
 __all__ = ["PRESETS", "PgganConfig", "Stage"]
 
@@ -76,8 +77,7 @@ class PgganConfig:
             if len(getattr(self, name)) not in (1, len(self.channels)):
                 raise ConfigError(f"{name} must have one value, or one for each of {len(self.channels)} levels: {len(getattr(self, name))}")
         check_choice("output_range", self.output_range, ("unit", "signed"))
-        if len(self.betas) != 2 or not all(beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas must be two numbers of 0 or more and under 1: {self.betas}")
+        check_betas(self.betas)
         if not all(0 < lr < 1 for lr in self.lr):
             raise ConfigError(f"lr must be above 0 and under 1: {self.lr}")
         if not self.ema < 1 or not self.leak < 1:

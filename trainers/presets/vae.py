@@ -10,6 +10,7 @@ from engine.errors import CodecError, ConfigError
 from engine.networks.vae import VaeSettings
 from engine.recipe import PixelRecipe
 from trainers.losses.vae import REDUCTIONS
+from trainers.presets.checks import check_betas, check_rate
 
 __all__ = ["PRESETS", "VaeConfig"]
 
@@ -79,10 +80,8 @@ def check_training(cfg: object) -> None:
     for name, least in _LEAST.items():
         check_at_least(name, values[name], least)
     check_choice("storage", values["storage"], ("float16", "float32"))
-    if not 0 < values["lr"] < 1:
-        raise ConfigError(f"lr must be above 0 and under 1: {values['lr']}")
-    if len(values["betas"]) != 2 or not all(0 <= beta < 1 for beta in values["betas"]):
-        raise ConfigError(f"betas must be two numbers of 0 or more and under 1: {values['betas']}")
+    check_rate("lr", values["lr"])
+    check_betas(values["betas"])
 
 
 _LEAST: dict[str, float] = {"beta": 0, "warm_up": 0, "batch_size": 2, "images": 1}  # batch norm has no statistics of one film

@@ -20,11 +20,13 @@ from engine.encode.gauge import project
 from engine.networks.coarse import shrink
 from engine.recipe import PixelRecipe
 from trainers import randomness
+from trainers.export import LICENCE
 from trainers.losses.wgan_gp import critic_loss, generator_loss
 from trainers.nets.code_statistics import FirstCodes, RunningMean
 from trainers.nets.discriminator_file import DISCRIMINATOR, save_discriminator
+from trainers.nets.evaluating import evaluating
 from trainers.nets.pggan_discriminator import GrowingDiscriminator
-from trainers.nets.sided_encoder import SidedEncoder, evaluating, without_common_gradient
+from trainers.nets.sided_encoder import SidedEncoder, without_common_gradient
 from trainers.nets.trainable_pggan import TrainablePggan, level_at
 from trainers.presets.codec import CodecFinetuneConfig
 from trainers.task import Batch, Phase, Stateful
@@ -199,7 +201,7 @@ class CodecFinetuneTask:
             storage=self.cfg.storage,
             frozen=None,
             loss="mse=1" if self._codec is None else self._codec.spec.loss,
-            licence="not stated; that of the films it was trained on applies" if self._codec is None else self._codec.spec.licence,
+            licence=LICENCE if self._codec is None else self._codec.spec.licence,
             provenance={**provenance, "task": self.name, "settings": settings, "start": None if self._codec is None else self._codec.name},
         ).write(out)
         if self.critic is not None:

@@ -20,8 +20,8 @@ from engine.networks.stylegan import StyleGenerator
 from trainers import randomness
 from trainers.export import VECTOR, Part, export_codec
 from trainers.losses.crg import code_distance, content_distance, film_distances
+from trainers.nets.evaluating import evaluating
 from trainers.nets.mapping_network import MappingNetwork
-from trainers.nets.sided_encoder import evaluating
 from trainers.nets.stylegan_file import MAPPING, load_mapping, save_mapping
 from trainers.presets.crg import CrgConfig
 from trainers.task import Batch, HeldOut, Phase, Stateful

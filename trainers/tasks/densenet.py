@@ -24,8 +24,8 @@ from trainers.export import LICENCE
 from trainers.losses.weighted_cross_entropy import class_weights, weighted_cross_entropy
 from trainers.nets.discriminator_classifier import DiscriminatorClassifier
 from trainers.nets.discriminator_file import load_discriminator
+from trainers.nets.evaluating import evaluating
 from trainers.nets.imagenet_densenet import load_imagenet
-from trainers.nets.sided_encoder import evaluating
 from trainers.plateau import Plateau
 from trainers.presets.densenet import DensenetConfig
 from trainers.task import Batch, HeldOut, Phase, Stateful

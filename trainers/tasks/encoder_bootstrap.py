@@ -12,7 +12,8 @@ from engine.encode.codec import Codec
 from engine.errors import ConfigError
 from trainers.nets.discriminator_encoder import DiscriminatorEncoder
 from trainers.nets.discriminator_file import load_discriminator
-from trainers.nets.sided_encoder import SidedEncoder, evaluating
+from trainers.nets.evaluating import evaluating
+from trainers.nets.sided_encoder import SidedEncoder
 from trainers.presets.encoder import EncoderBootstrapConfig
 from trainers.randomness import step_seed
 from trainers.task import Batch

@@ -17,7 +17,8 @@ from engine.networks.coarse import Head
 from trainers import randomness
 from trainers.nets.code_statistics import FirstCodes
 from trainers.nets.discriminator_encoder import DiscriminatorEncoder
-from trainers.nets.sided_encoder import EncoderShape, SidedEncoder, build_encoder, evaluating, take_encoder
+from trainers.nets.evaluating import evaluating
+from trainers.nets.sided_encoder import EncoderShape, SidedEncoder, build_encoder, take_encoder
 from trainers.presets.encoder import EncoderTraining
 from trainers.task import Batch, Phase, Stateful
 from trainers.tasks.joined_codec import ExportedCodec, HeldOut, count_parameters, gflop, mean_of, pggan_of, side_by_side

@@ -21,6 +21,7 @@ from engine.refine.weight_files import read_weights, sha256_of
 from trainers import randomness
 from trainers.export import VECTOR, Part, export_codec
 from trainers.losses.vae import kl_by_sample, kl_to_standard, label_loss, reconstruction, sample
+from trainers.nets.evaluating import evaluating
 from trainers.nets.gaussian_mixture import GaussianMixture
 from trainers.nets.recent_codes import RecentCodes
 from trainers.presets.gmvae import GmVaeConfig
@@ -28,7 +29,7 @@ from trainers.task import Batch, HeldOut, Phase, Stateful
 from trainers.tasks.gmvae_figures import cluster_figures, label_figures
 from trainers.tasks.joined_codec import HeldOut as Judged
 from trainers.tasks.joined_codec import count_parameters, gflop, side_by_side
-from trainers.tasks.vae import judging, start_gray, warmed
+from trainers.tasks.vae import start_gray, warmed
 
 MIXTURE = "mixture.safetensors"
 _SHOWN, _EACH = 8, 8  # components, and films of each
@@ -137,7 +138,7 @@ class GmVaeTask:
 
     def samples(self) -> Tensor:
         """Held-out films beside their reconstructions, then a row of films for each of the first components."""
-        with judging(self.encoder, self.generator):
+        with evaluating(self.encoder, self.generator):
             drawn = torch.cat([self._of_component(k, range(_EACH)) for k in range(min(_SHOWN, self.cfg.components))]).clamp(-1, 1)
             if self._held_out.films is None:
                 return drawn
@@ -151,7 +152,7 @@ class GmVaeTask:
         if films is None:
             return {}
         held_out = films(self.resolution)
-        with judging(self.encoder, self.generator), torch.no_grad():
+        with evaluating(self.encoder, self.generator), torch.no_grad():
             found: dict[str, float | str] = {
                 **self._held_out.figures(held_out.to(self._device), self._reconstruct, side=self.resolution, random=self._random)
             }
@@ -168,7 +169,7 @@ class GmVaeTask:
     def summary(self) -> dict[str, Any]:
         """Weights, and GFLOP of an image's part of a step: three times the way forward, of frozen features once."""
         side, code = self.resolution, self.encoder.code_shape[1]
-        with judging(self.encoder, self.generator):
+        with evaluating(self.encoder, self.generator):
             coded = gflop(self.encoder, 1, 1, side, side, device=self._device)
             made = gflop(self.generator, 1, 1, code, device=self._device)
         parts = {"encoder": self.encoder, "variance": self.variance, "generator": self.generator, "mixture": self.mixture}

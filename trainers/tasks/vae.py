@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from engine.recipe import PixelRecipe
 from trainers import randomness
 from trainers.export import VECTOR, Part, export_codec
 from trainers.losses.vae import kl_to_standard, reconstruction, sample
+from trainers.nets.evaluating import evaluating
 from trainers.presets.vae import VaeConfig
 from trainers.task import Batch, HeldOut, Phase, Stateful
 from trainers.tasks.joined_codec import HeldOut as Judged
@@ -78,7 +78,7 @@ class VaeTask:
 
     def samples(self) -> Tensor:
         """Held-out films beside their reconstructions, then films of random codes; before the first evaluation those alone."""
-        with judging(*self._networks):
+        with evaluating(*self._networks):
             random = self._random(range(_SAMPLES)).clamp(-1, 1)
             if self._held_out.films is None:
                 return random
@@ -89,13 +89,13 @@ class VaeTask:
         if films is None:
             return {}
         held_out = films(self.resolution).to(self._device)
-        with judging(*self._networks):
+        with evaluating(*self._networks):
             return {**self._held_out.figures(held_out, self._reconstruct, side=self.resolution, random=self._random)}
 
     def summary(self) -> dict[str, Any]:
         """Weights, and GFLOP of an image's part of a step: three times the way forward."""
         side = self.resolution
-        with judging(*self._networks):
+        with evaluating(*self._networks):
             coded = gflop(self.encoder, 1, 1, side, side, device=self._device)
             made = gflop(self.generator, 1, 1, self.cfg.code_size, device=self._device)
         parts: dict[str, nn.Module] = {"encoder": self.encoder, "variance": self.variance, "generator": self.generator}
@@ -157,16 +157,3 @@ def start_gray(layers: nn.Sequential) -> None:
 def warmed(beta: float, seen: int, images: int) -> float:
     """The weight of the KL divergence after `seen` images: it grows in a straight line to `beta` over the first `images`."""
     return beta * min(1.0, seen / images) if images else beta
-
-
-@contextmanager
-def judging(*modules: nn.Module) -> Iterator[None]:
-    """With the modules as they are judged and stored, batch norm with its running statistics; afterwards each is as it was."""
-    were = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, was in were:
-            part.training = was
