@@ -39,6 +39,11 @@ def test_equation_7(scores):
     assert float(losses.discrimination(made, real)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_abnormal_films_are_to_be_scored_0(scores):
+    expected = sum((scale.numpy() ** 2).mean() / 2 for scale in scores[1])
+    assert float(losses.recognition(scores[1])) == pytest.approx(expected, rel=1e-5)
+
+
 def test_equations_2_and_3(films):
     normal, residue, film = films
     expected = np.mean([np.abs(y + a - z).mean() for y, a, z in zip(*(part.numpy() for part in films), strict=True)])

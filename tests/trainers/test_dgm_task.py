@@ -97,7 +97,8 @@ def test_presets():
     assert set(PRESETS) == {"default", "tang2021", "cpu-small"}
     paper = PRESETS["tang2021"]()
     assert (paper.adversarial, paper.reconstruction, paper.smoothness, paper.lr, paper.weight_decay) == (10, 10, 1, 1e-5, 1e-4)
-    assert (paper.betas, paper.halve_every, paper.images, paper.critic_noise) == ((0.5, 0.999), 244_000, 732_000, 0)
+    assert (paper.betas, paper.halve_every, paper.images) == ((0.5, 0.999), 244_000, 732_000)
+    assert (paper.critic_noise, paper.critic_abnormal, paper.critic_lr, paper.critic_norm) == (0, 0, 1, "instance")
     assert (paper.resolution, paper.widths, paper.blocks) == (224, (64, 64, 128, 256, 512), 4)
     assert [paper.lr_at(seen) for seen in (0, 243_999, 244_000, 488_000)] == [1e-5, 1e-5, 5e-6, 2.5e-6]
     assert PRESETS["cpu-small"]().lr_at(0) < 0.01
@@ -171,6 +172,15 @@ def test_the_discriminator_s_real_films_are_the_normal_ones():
     made = task.generator.normal(task.encoder(given.pixels)[:, :8])
     expected = losses.discrimination(task.discriminator(made), task.discriminator(given.pixels[::2]))
     torch.testing.assert_close(task.phases()[0].loss(given)["loss"], expected)
+
+
+def test_the_discriminator_may_learn_from_abnormal_films_too():
+    task = build(replace(SMALL, critic_noise=0.0, critic_abnormal=3.0))
+    given = batch()
+    found, alone = task.phases()[0].loss(given), build(replace(SMALL, critic_noise=0.0)).phases()[0].loss(given)
+    abnormal = losses.recognition(task.discriminator(given.pixels[1::2]))
+    assert set(alone) == {"loss"}
+    torch.testing.assert_close(found["loss"], alone["loss"] + 3 * abnormal)
 
 
 def test_noise_is_seen_by_the_discriminator_and_belongs_to_an_image():

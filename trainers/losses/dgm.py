@@ -22,6 +22,11 @@ def discrimination(on_made: Scores, on_real: Scores) -> Tensor:
     return _squares(on_made, 0) + _squares(on_real, 1)
 
 
+def recognition(on_abnormal: Scores) -> Tensor:
+    """Beyond the paper: 1/2 E[D(x)^2] on real abnormal films x, so that the discriminator knows disease by more than what is made."""
+    return _squares(on_abnormal, 0)
+
+
 def reconstruction(made: Tensor, films: Tensor) -> Tensor:
     """Equations 2 and 3: the L1 distance of [N, 1, R, R] twice, as the mean over pixels and images."""
     return (made.float() - films).abs().mean()

@@ -166,8 +166,12 @@ class DgmTask:
     def _critic_loss(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
             made = self.generator.normal(self.encoder.normal(batch.pixels))
-        real = self._with_noise(batch.pixels, batch, "real")[batch.marks[:, 0] == 0]
-        return {"loss": losses.discrimination(self.discriminator(self._with_noise(made, batch, "made")), self.discriminator(real))}
+        films, is_abnormal = self._with_noise(batch.pixels, batch, "real"), batch.marks[:, 0] > 0
+        loss = losses.discrimination(self.discriminator(self._with_noise(made, batch, "made")), self.discriminator(films[~is_abnormal]))
+        if not self.cfg.critic_abnormal:
+            return {"loss": loss}
+        told = losses.recognition(self.discriminator(films[is_abnormal]))
+        return {"loss": loss + self.cfg.critic_abnormal * told, "abnormal": told}
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         cfg, films, is_abnormal = self.cfg, batch.pixels, batch.marks[:, 0]
