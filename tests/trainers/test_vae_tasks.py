@@ -305,7 +305,7 @@ def test_published_features_come_from_a_file_and_stay(tmp_path):
         ("vae", {"resolution": 24}, "vae.resolution must be a multiple of 16"),
         ("vae", {"equalise": "much"}, "recipe.equalise must be one of"),
         ("gmvae", {"components": 0}, "components must be 1 or more: 0"),
-        ("gmvae", {"kept": 2}, "kept must be 16 or more: 2"),
+        ("gmvae", {"kept": 2}, "kept must be 300 or more: 2"),
         ("gmvae", {"judge_by": "view="}, "a label is made of COLUMN"),
         ("gmvae", {"features": "resnet"}, "gmvae.features must be one of"),
         ("gmvae", {"storage": "float8"}, "storage must be one of float16, float32: float8"),
