@@ -57,12 +57,7 @@ def read_lung_file(path: str | Path) -> LungFile:
 
 def on_film(edges: Edges, *, source: tuple[int, int], side: int, square: Square) -> Box | None:
     """A box in pixels of an upright source as one on the film that a recipe makes of it, cut at its edges; None if nothing is left."""
-    height, width = source
-    longest, shortest = max(height, width), min(height, width)
-    across, down = {"stretch": (width, height), "pad": (longest, longest), "crop": (shortest, shortest)}[square]
-    left, top = (width - across) // 2, (height - down) // 2  # of the square, in the source
-    if square == "pad":
-        left, top = -((across - width) // 2), -((down - height) // 2)  # rounded as the pad is
+    left, top, across, down = frame(source, square)
     x0, y0, x1, y1 = edges
     box = (
         max(0, math.floor((x0 - left) * side / across)),
@@ -71,3 +66,13 @@ def on_film(edges: Edges, *, source: tuple[int, int], side: int, square: Square)
         min(side, math.ceil((y1 - top) * side / down)),
     )
     return box if box[0] < box[2] and box[1] < box[3] else None
+
+
+def frame(source: tuple[int, int], square: Square) -> tuple[int, int, int, int]:
+    """Left, top, width and height, in pixels of a source (height, width), of what a recipe makes its film of; it may reach outside."""
+    height, width = source
+    longest, shortest = max(height, width), min(height, width)
+    across, down = {"stretch": (width, height), "pad": (longest, longest), "crop": (shortest, shortest)}[square]
+    if square == "pad":
+        return -((across - width) // 2), -((down - height) // 2), across, down  # rounded as the pad is
+    return (width - across) // 2, (height - down) // 2, across, down

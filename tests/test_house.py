@@ -28,6 +28,9 @@ VERBS = PROJECT["project"]["entry-points"]["latentray.verbs"]
 # Written so that this file does not match itself. Package indexes only: a container file may name the registry it builds from.
 INDEX_HOSTS = re.compile(r"py[p]i\.|python[h]osted\.|pytorch\.or[g]/whl|ana[c]onda\.org|npm[j]s\.")
 BARE_GPU_IMPORTS = {"torch", "numpy", "safetensors", "engine", "kernels"}
+TORCHVISION_NETWORKS = {
+    f"engine/networks/{stem}.py" for stem in ("convnext", "densenet", "imagenet_features", "retinanet", "retinanet_stages")
+}
 
 
 @cache
@@ -198,7 +201,7 @@ def test_what_runs_on_a_bare_gpu_image_imports_no_more_than_that_has() -> None:
     strangers = {}
     for path in modules("engine", "kernels"):
         allowed = BARE_GPU_IMPORTS | sys.stdlib_module_names
-        if name(path) in ("engine/networks/convnext.py", "engine/networks/densenet.py", "engine/networks/imagenet_features.py"):
+        if name(path) in TORCHVISION_NETWORKS:
             allowed |= {"torchvision"}
         if name(path).startswith("kernels/"):
             allowed |= {"triton"}

@@ -23,7 +23,7 @@ def augment(films: Tensor, seed: int, numbers: range, cfg: AugmentConfig) -> Ten
         raise ValueError(f"films and their numbers differ: {len(films)} and {len(numbers)}")
     if cfg.is_identity or not len(films):
         return films
-    drawn = [dict(zip(_DRAWN, row, strict=True)) for row in randomness.uniform(seed, "augment", numbers, len(_DRAWN)).tolist()]
+    drawn = _drawn(seed, numbers)
     if cfg.flip:
         films = torch.stack([film.flip(-1) if row["flip"] < cfg.flip else film for film, row in zip(films, drawn, strict=True)])
     if cfg.rotation or cfg.scale or cfg.shift:
@@ -31,6 +31,15 @@ def augment(films: Tensor, seed: int, numbers: range, cfg: AugmentConfig) -> Ten
     if cfg.gamma or cfg.gain or cfg.offset:
         films = torch.stack([_regray(film, row, cfg) for film, row in zip(films, drawn, strict=True)])
     return films.contiguous(memory_format=torch.channels_last)
+
+
+def mirrored(seed: int, numbers: range, cfg: AugmentConfig) -> list[bool]:
+    """Which of these images `augment` mirrors, for what is known of places on them."""
+    return [row["flip"] < cfg.flip for row in _drawn(seed, numbers)] if cfg.flip else [False] * len(numbers)
+
+
+def _drawn(seed: int, numbers: range) -> list[dict[str, float]]:
+    return [dict(zip(_DRAWN, row, strict=True)) for row in randomness.uniform(seed, "augment", numbers, len(_DRAWN)).tolist()]
 
 
 def _between(value: float, limit: float) -> float:

@@ -32,7 +32,14 @@ TASKS: dict[str, TaskEntry] = {
     "pggan": TaskEntry(presets="trainers.presets.pggan", build="trainers.tasks.pggan:build_pggan", films=True),
     "stylegan": TaskEntry(presets="trainers.presets.stylegan", build="trainers.tasks.stylegan:build_stylegan", films=True),
     "densenet": TaskEntry(
-        presets="trainers.presets.densenet", build="trainers.tasks.densenet:build_densenet", films=True, discriminator="optional"
+        presets="trainers.presets.densenet",
+        build="trainers.tasks.densenet:build_densenet",
+        films=True,
+        codec="optional",
+        discriminator="optional",
+    ),
+    "retinanet": TaskEntry(
+        presets="trainers.presets.retinanet", build="trainers.tasks.retinanet:build_retinanet", films=True, codec="optional"
     ),
     "encoder-bootstrap": TaskEntry(
         presets="trainers.presets.encoder",

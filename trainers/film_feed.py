@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from trainers import randomness
-from trainers.augment import augment
+from trainers.augment import augment, mirrored
+from trainers.boxes import Boxes, mirror
 from trainers.labels import Labels
 from trainers.packed_films import PackedFilms
 from trainers.presets.films import AugmentConfig
@@ -26,8 +27,8 @@ _MOST_AHEAD = 16
 class HeldOutFilms:
     """The films that training never sees, and their labels: the same each time; under a limit, evenly spread over those there are."""
 
-    def __init__(self, packed: PackedFilms, indices: Indices, labels: Labels | None) -> None:
-        self._packed, self._indices, self._labels = packed, indices, labels
+    def __init__(self, packed: PackedFilms, indices: Indices, labels: Labels | None, boxes: Boxes | None) -> None:
+        self._packed, self._indices, self._labels, self._boxes = packed, indices, labels, boxes
 
     def __call__(self, resolution: int, *, limit: int = _HELD_OUT) -> Tensor:
         """Films [n, 1, r, r] float32 in [-1, 1], at most `limit`."""
@@ -37,6 +38,11 @@ class HeldOutFilms:
         """Their labels [n, labels] float32, 0 and 1."""
         assert self._labels is not None, "the task asked for no labels"
         return torch.from_numpy(self._labels.values[self._chosen(limit)])
+
+    def boxes(self, *, limit: int = _HELD_OUT) -> list[Tensor]:
+        """Their boxes, each [k, 4] float32 in units of the film's side."""
+        assert self._boxes is not None, "the task wanted no boxes"
+        return [self._boxes.of_film(int(film)) for film in self._chosen(limit)]
 
     def _chosen(self, limit: int) -> Indices:
         films = self._indices
@@ -60,11 +66,12 @@ class FilmFeed:
         augment: AugmentConfig | None = None,
         labels: Labels | None = None,
         alternate: str = "",
+        boxes: Boxes | None = None,
     ) -> None:
         self._packed, self._split, self._seed = packed, split, seed
-        self._augment, self._labels = augment or AugmentConfig(), labels
+        self._augment, self._labels, self._boxes = augment or AugmentConfig(), labels, boxes
         self._streams = [split.train] if not alternate else _by_label(split.train, labels, alternate)
-        self.held_out = HeldOutFilms(packed, split.validation, labels)
+        self.held_out = HeldOutFilms(packed, split.validation, labels, boxes)
         self._orders: dict[tuple[int, int], Indices] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: dict[tuple[range, int], Future[Tensor]] = {}
@@ -87,6 +94,13 @@ class FilmFeed:
         assert self._labels is not None, "the task asked for no labels"
         return torch.from_numpy(self._labels.values[self._films(numbers)])
 
+    def boxes(self, numbers: range) -> list[Tensor]:
+        """Boxes of images `numbers` of the run, each [k, 4] float32 in units of the film's side; a mirror image has mirrored ones."""
+        assert self._boxes is not None, "the task wanted no boxes"
+        found = [self._boxes.of_film(film) for film in self._films(numbers)]
+        is_mirrored = mirrored(self._seed, numbers, self._augment)
+        return [mirror(boxes) if flips else boxes for boxes, flips in zip(found, is_mirrored, strict=True)]
+
     @property
     def label_counts(self) -> list[tuple[int, int]]:
         """How many of the films that train are with and without each label."""
@@ -103,6 +117,8 @@ class FilmFeed:
         hashed.update(json.dumps(asdict(self._augment)).encode())
         if self._labels is not None:
             hashed.update(json.dumps(self._labels.names).encode() + np.ascontiguousarray(self._labels.values, dtype="<f4").tobytes())
+        if self._boxes is not None:
+            hashed.update(self._boxes.digest.encode())
         return hashed.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -126,6 +142,8 @@ class FilmFeed:
         }
         if self._labels is not None:
             found["labels"] = dict(zip(self._labels.names, (present for present, _ in self.label_counts), strict=True))
+        if self._boxes is not None:
+            found["boxes"] = {"train": self._boxes.count(split.train), "validation": self._boxes.count(split.validation)}
         return found
 
     def close(self) -> None:

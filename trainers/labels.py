@@ -4,67 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
 from engine.errors import ConfigError, SourceError
+from engine.labels import Cells, LabelSpec
 from engine.source.plan_file import LABEL
 from trainers.packed_films import PackedFilms
 from trainers.split import Split
 
-_YES, _NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 _SHOWN = 3
 Values = np.ndarray[Any, np.dtype[np.float32]]
-Cells = Sequence[str | None]
-
-
-@dataclass(frozen=True)
-class Term:
-    """What a cell must be: `yes` (1, true, yes; 0, false, no mean it is not), `is` equal to `value`, or `filled` at all."""
-
-    column: str
-    must: Literal["yes", "is", "filled"]
-    value: str = ""
-
-    @staticmethod
-    def parse(text: str) -> Term:
-        """`COLUMN`, `COLUMN=VALUE` or `COLUMN?`."""
-        column, equals, value = (part.strip() for part in text.partition("="))
-        must: Literal["yes", "is", "filled"] = "is" if equals else "filled" if column.endswith("?") else "yes"
-        column = column.removesuffix("?").strip() if must == "filled" else column
-        if not column or (equals and not value):
-            raise ConfigError(f"a label is made of COLUMN, COLUMN=VALUE or COLUMN?: {text.strip() or 'nothing'}")
-        return Term(column, must, value)
-
-    def holds(self, cell: str | None) -> bool | None:
-        """Whether it does for a cell; None where the cell does not say. A cell may hold several values, as `Effusion|Mass`."""
-        if self.must == "filled":
-            return bool(cell)
-        if not cell:
-            return None
-        if self.must == "is":
-            return self.value in (cell.strip(), *map(str.strip, cell.split("|")))
-        word = cell.strip().lower()
-        return True if word in _YES else False if word in _NO else None
-
-
-@dataclass(frozen=True)
-class LabelSpec:
-    """A label by name: yes where any of its terms holds."""
-
-    name: str
-    terms: tuple[Term, ...]
-
-    @staticmethod
-    def parse(text: str) -> LabelSpec:
-        """`TERM`, or `NAME: TERM, TERM`. Raises ConfigError for anything else."""
-        name, colon, terms = text.partition(":")
-        if not colon:
-            return LabelSpec(text.strip(), (Term.parse(text),))
-        if not name.strip():
-            raise ConfigError(f"a label must read like TERM or NAME: TERM, TERM: {text}")
-        return LabelSpec(name.strip(), tuple(map(Term.parse, terms.split(","))))
 
 
 @dataclass(frozen=True)
@@ -87,7 +38,7 @@ def read_labels(packed: PackedFilms, wanted: Sequence[str]) -> Labels:
         raise ConfigError(f"labels must have names of their own: {', '.join(names)}")
     if packed.plan is None:
         raise SourceError("labels of films can be read only where their source is at hand")
-    cells = _cells(packed, {term.column for spec in specs for term in spec.terms})
+    cells = _cells(packed, {column for spec in specs for column in spec.columns})
     ids = packed.plan.column("sample_id").to_pylist()
     columns = [_values(spec, cells, [ids[row] for row in packed.rows]) for spec in specs]
     return Labels(names, np.stack(columns, axis=1))
@@ -134,11 +85,10 @@ def _text(value: object) -> str | None:
 
 
 def _values(spec: LabelSpec, cells: dict[str, Cells], ids: Sequence[str]) -> Values:
-    found = [[term.holds(cell) for cell in cells[term.column]] for term in spec.terms]
-    any_of = [True if True in terms else None if None in terms else False for terms in zip(*found, strict=True)]
+    any_of = spec.marks(cells)
     silent = [name for name, value in zip(ids, any_of, strict=True) if value is None]
     if silent:
-        columns = ", ".join(dict.fromkeys(term.column for term in spec.terms))
+        columns = ", ".join(spec.columns)
         shown = ", ".join(silent[:_SHOWN]) + (" ..." if len(silent) > _SHOWN else "")
         raise SourceError(f"label {spec.name} (column {columns}) says neither yes nor no for {len(silent)} of {len(ids)} films: {shown}")
     return np.array(cast("list[bool]", any_of), dtype=np.float32)

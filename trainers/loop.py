@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from trainers.randomness import step_seed
 from trainers.ranks import Ranks
 from trainers.run_log import RunLog
 from trainers.stopping import told_to_stop
-from trainers.task import Batch, HeldOut, Phase, Task
+from trainers.task import Batch, HeldOut, Phase, Task, WantsBoxes
 
 CHECKPOINTS = "checkpoints"
 
@@ -44,6 +44,9 @@ class Feed(Protocol):
     def labels(self, numbers: range) -> Tensor:
         """Labels [n, labels] of these images, for a task that asks for some."""
 
+    def boxes(self, numbers: range) -> list[Tensor]:
+        """Boxes [k, 4] of each of these images, in units of the film's side, for a task that wants some."""
+
     @property
     def held_out(self) -> HeldOut:
         """The films that training never sees, the same each time."""
@@ -58,6 +61,15 @@ class Outcome:
     seconds: float
     is_stopped: bool
     figures: dict[str, float | str]
+
+
+class _Part(NamedTuple):
+    """What goes through the networks at a time, as `Batch` has it."""
+
+    numbers: range
+    films: Tensor | None
+    labels: Tensor | None
+    boxes: list[Tensor] | None
 
 
 class Loop:
@@ -134,20 +146,23 @@ class Loop:
         parts = list(split(numbers, self._task.part_size, self._task.group))
         films: list[Tensor | None] = [None] * len(parts)
         labels: list[Tensor | None] = [None] * len(parts)
+        boxes: list[list[Tensor] | None] = [None] * len(parts)
         if resolution is not None:
             assert self._feed is not None, "the task asks for films, and was given none"
             films = [self._feed.batch(part, resolution).to(self._ranks.device, non_blocking=True) for part in parts]
             if self._task.labels:
                 labels = [self._feed.labels(part).to(self._ranks.device) for part in parts]
+            if isinstance(self._task, WantsBoxes):
+                boxes = [[found.to(self._ranks.device) for found in self._feed.boxes(part)] for part in parts]
             for part in parts:
                 self._feed.ahead(range(part.start + size, part.stop + size), resolution)
         for phase in self._phases:
             for repeat in range(phase.repeats if self._steps % phase.every == 0 else 0):
-                self._minimise(phase, f"{phase.name}/{repeat}", list(zip(parts, films, labels, strict=True)))
+                self._minimise(phase, f"{phase.name}/{repeat}", list(map(_Part, parts, films, labels, boxes)))
         self._seen += size
         self._steps += 1
 
-    def _minimise(self, phase: Phase, purpose: str, parts: Sequence[tuple[range, Tensor | None, Tensor | None]]) -> None:
+    def _minimise(self, phase: Phase, purpose: str, parts: Sequence[_Part]) -> None:
         own = [parameter for module in phase.modules for parameter in module.parameters()]
         for parameter in self._parameters:
             parameter.requires_grad_(False)
@@ -155,14 +170,14 @@ class Loop:
             parameter.requires_grad_(True)
         phase.optimiser.zero_grad(set_to_none=True)
         cfg, device = self._cfg, self._ranks.device
-        num_images = sum(len(numbers) for numbers, *_ in parts)
+        num_images = sum(len(part.numbers) for part in parts)
         values: dict[str, float] = defaultdict(float)
-        for numbers, films, labels in parts:
-            torch.manual_seed(step_seed(cfg.seed, purpose, numbers.start))  # for layers that draw by themselves
-            batch = Batch(numbers=numbers, films=films, seed=cfg.seed, purpose=purpose, device=device, labels=labels)
+        for part in parts:
+            torch.manual_seed(step_seed(cfg.seed, purpose, part.numbers.start))  # for layers that draw by themselves
+            batch = Batch(seed=cfg.seed, purpose=purpose, device=device, **part._asdict())
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cfg.precision == "bf16"):
                 found = phase.loss(batch)
-            weight = len(numbers) / num_images
+            weight = len(part.numbers) / num_images
             (found["loss"] * weight).backward()  # type: ignore[no-untyped-call]
             for name, value in found.items():
                 values[f"{phase.name}/{name}"] += float(value.detach()) * weight

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.errors import ConfigError, TrainError
 
-FILMS, INDEX = "films.npy", "index.json"
+FILMS, INDEX, SIZES = "films.npy", "index.json", "sizes.npy"
 HEADER_BYTES = 128
 _VERSION = 1
 _CACHE_BYTES = 2**30
@@ -99,6 +99,16 @@ class PackedFilms:
     def resolution(self) -> int:
         """Side at which the films are stored."""
         return self.index.resolution
+
+    def sizes(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Height and width, in pixels, of the files that the films were made of: [films, 2]. Raises TrainError where they are not there."""
+        try:
+            sizes: np.ndarray[Any, np.dtype[np.int32]] = np.load(self._folder / SIZES)
+        except (OSError, ValueError):
+            sizes = np.empty((0, 2), dtype=np.int32)
+        if sizes.shape != (self.num_films, 2):
+            raise TrainError(f"packed films do not know the sizes of their files; delete the folder to pack anew: {self._folder}")
+        return sizes
 
     def films(self, indices: Sequence[int] | np.ndarray[Any, Any], resolution: int) -> Tensor:
         """Films [n, 1, r, r] float32 in [-1, 1], channels-last; r divides the stored side, pixels are the means of squares of it.

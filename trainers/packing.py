@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from engine.recipe import PixelRecipe
 from engine.records import PixelBatch
 from engine.source.listing import list_source
 from trainers.films import Films
-from trainers.packed_films import FILMS, INDEX, PackedFilms, PackIndex, differences, npy_header, read_index
+from trainers.packed_films import FILMS, INDEX, SIZES, PackedFilms, PackIndex, differences, npy_header, read_index
 
 
 def pack_films(
@@ -82,7 +83,8 @@ def _pack(films: Films, folder: Path, recipe: PixelRecipe, max_failed_fraction: 
         print(f"packing {rows} films at {side}x{side}, {needed / 1e6:,.0f} MB: {folder}", file=sys.stderr, flush=True)
         aside = folder / f"{FILMS}.partial"
         try:
-            failed_rows, digest = _write(films, aside, side, max_failed_fraction)
+            failed_rows, digest, sizes = _write(films, aside, side, max_failed_fraction)
+            np.save(folder / SIZES, sizes)
             aside.replace(folder / FILMS)
         finally:
             aside.unlink(missing_ok=True)
@@ -104,14 +106,16 @@ def _pack(films: Films, folder: Path, recipe: PixelRecipe, max_failed_fraction: 
     return index
 
 
-def _write(films: Films, path: Path, side: int, max_failed_fraction: float) -> tuple[list[int], str]:
-    """Writes header and films; gives the rows that failed and the sha256 of the pixels."""
+def _write(films: Films, path: Path, side: int, max_failed_fraction: float) -> tuple[list[int], str, np.ndarray[Any, np.dtype[np.int32]]]:
+    """Writes header and films; gives the rows that failed, the sha256 of the pixels, and height and width of the files [films, 2]."""
     failed_rows: list[int] = []
+    sizes: list[tuple[int, int]] = []
     digest = hashlib.sha256()
     with open(path, "wb") as file, closing(_with_bar(films)) as batches:
         file.write(npy_header(films.plan.num_rows, side))
         for batch in batches:
             failed_rows += [failure.row for failure in batch.failures]
+            sizes += [(info.height, info.width) for info in batch.infos]
             _check_failed(len(failed_rows), films.plan.num_rows, max_failed_fraction)
             data = to_gray_levels(batch.pixels).data
             digest.update(data)
@@ -120,7 +124,7 @@ def _write(films: Films, path: Path, side: int, max_failed_fraction: float) -> t
         file.write(npy_header(films.num_films, side))
         file.flush()
         os.fsync(file.fileno())
-    return failed_rows, digest.hexdigest()
+    return failed_rows, digest.hexdigest(), np.array(sizes, dtype=np.int32).reshape(-1, 2)
 
 
 def to_gray_levels(pixels: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -33,6 +33,7 @@ class Batch:
     `labels` [n, labels] float32, 0 and 1, in the order of the task's own `labels`; None where it asks for none.
     Random numbers come from here and belong to an image: the same for any split into processes and parts. (Layers that draw by themselves,
     such as stochastic depth, draw by the part.)
+    `boxes`: of each film [k, 4] float32, x0 y0 x1 y1 in units of its side, k may be 0; None for a task that wants none (`WantsBoxes`).
     """
 
     numbers: range
@@ -41,6 +42,7 @@ class Batch:
     purpose: str  # phase and repeat: phases draw different numbers under one name
     device: torch.device
     labels: Tensor | None = None
+    boxes: list[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -56,6 +58,12 @@ class Batch:
         """The labels of a task that asks for some."""
         assert self.labels is not None, "the task asked for no labels (`labels` is empty)"
         return self.labels
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """The boxes of a task that wants some."""
+        assert self.boxes is not None, "the task wants no boxes (it is no `WantsBoxes`)"
+        return self.boxes
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """Standard normal values [n, *shape] float32 on the device."""
@@ -95,6 +103,16 @@ class HeldOut(Protocol):
 
     def labels(self, *, limit: int = 256) -> Tensor:
         """Their labels [n, labels], for a task that asks for some."""
+
+    def boxes(self, *, limit: int = 256) -> list[Tensor]:
+        """Their boxes, each [k, 4] in units of the film's side, for a task that wants some."""
+
+
+@runtime_checkable
+class WantsBoxes(Protocol):
+    """A task that learns where findings are. `boxes`: "truth" for what a phantom knows of itself, or a file (`trainers/boxes.py`)."""
+
+    boxes: str
 
 
 @runtime_checkable

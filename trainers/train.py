@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exclude", default="", metavar="FILE", help="films never to train on, such as a data set's test list; their patients are left out"
     )
     films.add_argument(
-        "--augment", default="none", metavar="A", help="none, light, flip or segal2021: how films are varied each time they are seen"
+        "--augment", default="none", metavar="A", help="none, light, flip, mirror or segal2021: how films vary each time they are seen"
     )
     _add(films, "--max-failed-fraction", type=float, metavar="F", help="refuse when more films cannot be read (0.05)")
     films.add_argument("--decoder", choices=("auto", "dali", "cpu"), default="auto", help="how files become pixels")
@@ -64,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_run(run: Any) -> None:
     run.add_argument("--resume", action="store_true", help="go on from the last checkpoint; pca starts again")
     run.add_argument("--overwrite", action="store_true", help="begin anew where a run lies")
-    run.add_argument("--codec", metavar="DIR", help="the codec whose generator, or both networks, the task starts from")
+    run.add_argument(
+        "--codec",
+        metavar="DIR",
+        help="the codec whose generator, or both networks, the task starts from; for densenet and retinanet, whose residues they see",
+    )
     run.add_argument("--discriminator", metavar="FILE", help="a discriminator.safetensors of a pggan run")
     run.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="replace a setting of the preset, VALUE as JSON or text"

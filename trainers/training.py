@@ -25,10 +25,10 @@ from trainers.presets.loop import LoopConfig
 from trainers.ranks import Ranks, join, leave
 from trainers.run_folder import FILMS, check_folder, clear_folder, note, open_folder
 from trainers.schedule import check_shares
-from trainers.task import KnowsFilms, Task
+from trainers.task import KnowsFilms, Task, WantsBoxes
 from trainers.tasks.joined_codec import weights_of
 
-_PATHS = ("inception", "perceptual_weights", "imagenet_weights")  # settings that say where files lie on one machine
+_PATHS = ("inception", "perceptual_weights", "imagenet_weights", "boxes")  # settings that say where files lie on one machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,7 @@ def _train(request: Request, ranks: Ranks) -> dict[str, Any] | None:
             ranks=ranks,
             labels=task.labels,
             alternate=task.alternate,
+            boxes=task.boxes if isinstance(task, WantsBoxes) else "",
         )
         if isinstance(task, KnowsFilms):
             task.on_films(feed.label_counts, feed.held_out)

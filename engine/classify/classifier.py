@@ -50,7 +50,7 @@ class Classifier:
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """The logit from which on each label counts as there (Youden's J on films held out)."""
+        """The logit from which on each label counts as there (drawn by films held out)."""
         return self.spec.thresholds
 
     @property

@@ -1,7 +1,8 @@
-"""How well scores tell films with a label from films without: area under the ROC curve, its interval, and where to draw the line."""
+"""How well scores tell films with a label from films without: areas under curves, their intervals, and where to draw the line."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,23 +31,44 @@ def auc(scores: Array, marks: Array) -> float:
     return float(_areas(*_groups(scores, marks), np.ones((1, len(scores))))[0])
 
 
+def average_precision(scores: Array, marks: Array) -> float:
+    """The area under the curve of precision against sensitivity: sum of (R_n - R_(n-1)) P_n over all cuts n, from the highest score down.
+
+    Scores [n], marks [n] (0, 1); films of equal scores are above or below a cut together. NaN where all marks are equal.
+    """
+    _, with_label, without = _counted(scores, marks)
+    if not with_label.sum() or not without.sum():
+        return float("nan")
+    true, false = with_label[::-1].cumsum(), without[::-1].cumsum()
+    return float((with_label[::-1] * true / (true + false)).sum() / with_label.sum())
+
+
 def youden_threshold(scores: Array, marks: Array) -> float | None:
     """The score from which on a film counts as marked: it maximises J = sensitivity + specificity - 1 (Youden 1950).
 
     Halfway between two neighbouring scores; of equally good ones the highest. None where all marks are equal.
     """
-    order, group, positive = _groups(scores, marks)
-    number = group[-1] + 1 if len(group) else 0
-    with_label = np.bincount(group, positive, number)
-    without = np.bincount(group, ~positive, number)
-    if not with_label.sum() or not without.sum():
-        return None
-    above = np.cumsum(with_label[::-1])[::-1] / with_label.sum()  # sensitivity, cut below each group
-    false = np.cumsum(without[::-1])[::-1] / without.sum()
-    j = above - false
-    best = int(len(j) - 1 - np.argmax(j[::-1]))
-    levels = np.unique(np.asarray(scores, dtype=np.float64)[order])
-    return float(levels[best] if best == 0 else (levels[best] + levels[best - 1]) / 2)
+    return _best_cut(scores, marks, lambda sensitivity, specificity: sensitivity + specificity)
+
+
+def balanced_threshold(scores: Array, marks: Array) -> float | None:
+    """As `youden_threshold`, but it minimises |sensitivity - specificity| (Tang et al. 2021, section 5.2)."""
+    return _best_cut(scores, marks, lambda sensitivity, specificity: -abs(sensitivity - specificity))
+
+
+def rates(scores: Array, marks: Array, threshold: float) -> dict[str, float]:
+    """Sensitivity, specificity, precision and F1 by name, where films of scores [n] from `threshold` on count as marked.
+
+    NaN where there is nothing to divide by: no film with the label, none without, or none that counts as marked.
+    """
+    said, has = np.asarray(scores, dtype=np.float64) >= threshold, np.asarray(marks) > 0.5
+    true, false, missed, spared = (int(found.sum()) for found in (said & has, said & ~has, ~said & has, ~said & ~has))
+    return {
+        "sensitivity": _share(true, true + missed),
+        "specificity": _share(spared, spared + false),
+        "precision": _share(true, true + false),
+        "f1": _share(2 * true, 2 * true + false + missed),
+    }
 
 
 def bootstrap_auc(scores: Array, marks: Array, *, resamples: int, seed: int, level: float = 0.95) -> tuple[list[Interval], Interval]:
@@ -67,6 +89,30 @@ def bootstrap_auc(scores: Array, marks: Array, *, resamples: int, seed: int, lev
     known = ~np.isnan(areas[0])
     every = [_interval(areas[:, c], level) for c in range(labels)]
     return every, _interval(areas[:, known].mean(axis=1) if known.any() else np.full(len(areas), np.nan), level)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _counted(scores: Array, marks: Array) -> tuple[Values, Array, Array]:
+    """The different scores, ascending, and how many films with the label and without it have each."""
+    order, group, positive = _groups(scores, marks)
+    levels = np.unique(np.asarray(scores, dtype=np.float64)[order])
+    return levels, np.bincount(group, positive, len(levels)), np.bincount(group, ~positive, len(levels))
+
+
+def _best_cut(scores: Array, marks: Array, worth: Callable[[Values, Values], Values]) -> float | None:
+    """The cut of the greatest worth(sensitivity, specificity), cut below each score; both in whole numbers, so that ties are ties."""
+    levels, with_label, without = _counted(scores, marks)
+    pairs = with_label.sum() * without.sum()
+    if not pairs:
+        return None
+    sensitivity = np.cumsum(with_label[::-1])[::-1] * without.sum()
+    specificity = pairs - np.cumsum(without[::-1])[::-1] * with_label.sum()
+    worths = worth(sensitivity, specificity)
+    best = int(len(worths) - 1 - np.argmax(worths[::-1]))
+    return float(levels[best] if best == 0 else (levels[best] + levels[best - 1]) / 2)
 
 
 def _interval(areas: Values, level: float) -> Interval:

@@ -100,6 +100,11 @@ class DgmGenerator(nn.Module):
         c_z, c_s = self.split(latents.to(next(self.parameters()).dtype))
         return self.normal(c_z), self.residue(c_s)
 
+    @property
+    def sums_its_parts(self) -> bool:
+        """Whether the film of a code is the sum of what `decompose` gives: with `reconstruct` "sum"."""
+        return self.joint is None
+
     def split(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """c_z and c_s of codes, each [N, C, k, k]."""
         c_z, c_s = latents.chunk(2, dim=1)

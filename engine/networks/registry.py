@@ -10,7 +10,7 @@ from torch import nn
 from engine.errors import CodecError
 from engine.networks.settings import read_settings, shortened
 
-Role = Literal["encoder", "generator", "classifier"]
+Role = Literal["encoder", "generator", "classifier", "detector"]
 
 # module, network class, settings class; imported only when asked for, so that a generator runs where torchvision is missing
 _NETWORKS: dict[Role, dict[str, tuple[str, str, str]]] = {
@@ -37,6 +37,10 @@ _NETWORKS: dict[Role, dict[str, tuple[str, str, str]]] = {
     "classifier": {
         "densenet": ("densenet", "DenseNetClassifier", "DenseNetSettings"),
         "pggan-discriminator": ("pggan_discriminator", "PgganDiscriminator", "PgganDiscriminatorSettings"),
+        "residue-densenet": ("residue_densenet", "ResidueDenseNet", "ResidueDenseNetSettings"),
+    },
+    "detector": {
+        "retinanet": ("retinanet", "RetinaNetDetector", "RetinaNetSettings"),
     },
 }
 
@@ -49,9 +53,10 @@ def network_names(role: Role) -> list[str]:
 def build_network(role: Role, name: str, settings: Any) -> nn.Module:
     """The network `name` with fresh weights, on torch's current default device.
 
-    `settings` is the JSON object of `codec.json` or `classifier.json`. An encoder maps [N, 1, R, R] to [N, *code_shape], a generator the
-    other way; both have `code_shape` and `resolution` (None where any will do). A classifier maps [N, 1, R, R] to logits [N, num_classes],
-    by `embed` to [N, num_features], and has a `resolution`.
+    `settings` is the JSON object of `codec.json` (or `classifier.json`, `detector.json`). An encoder maps [N, 1, R, R] to [N, *code_shape],
+    a generator the other way; both have `code_shape` and `resolution` (None where any will do). A classifier maps [N, 1, R, R] to logits
+    [N, num_classes], by `embed` to [N, num_features], and has a `resolution`. A detector maps them to boxes [k, 4], in pixels, and scores
+    [k], film by film.
     Raises CodecError on an unknown name and on unknown, missing or senseless settings.
     """
     if name not in _NETWORKS[role]:

@@ -129,7 +129,7 @@ def test_wrong_json_is_one_line(folder, fields, says):
 def test_wrong_networks_are_one_line(folder):
     part = json.loads((folder / "classifier.json").read_text())["network"]
     for fields, says in (
-        ({**part, "network": "pggan"}, "classifier.network must be one of densenet, pggan-discriminator: pggan"),
+        ({**part, "network": "pggan"}, "classifier.network must be one of densenet, pggan-discriminator, residue-densenet: pggan"),
         ({**part, "settings": {**part["settings"], "growth": 8}}, "tensor of another shape"),
         ({**part, "weights": "../w.safetensors"}, "plain file name"),
         ({**part, "sha256": ""}, "lacks the sha256 of its weights file"),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.classify.roc import auc, bootstrap_auc, youden_threshold
+from engine.classify.roc import auc, average_precision, balanced_threshold, bootstrap_auc, rates, youden_threshold
 
 
 def drawn(n=40, *, seed=0, levels=9):
@@ -60,6 +60,55 @@ def test_the_threshold_of_what_is_certain():
     assert youden_threshold([0.0, 1.0, 3.0], [0, 0, 1]) == 2
     assert youden_threshold([0.0, 1.0], [1, 1]) is None
     assert youden_threshold([], []) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_balanced_threshold_makes_sensitivity_and_specificity_alike(seed):
+    scores, marks = drawn(seed=seed)
+
+    def gap(cut):
+        said = scores >= cut
+        return abs(said[marks > 0].mean() - (~said)[marks == 0].mean())
+
+    cuts = np.unique(np.concatenate([scores, scores + 1e-6, [scores.min() - 1]]))
+    assert gap(balanced_threshold(scores, marks)) == pytest.approx(min(map(gap, cuts)))
+
+
+def test_thresholds_and_their_rates_by_hand():
+    """From 0.5 on three films of four are found and three of four spared; from 1.5 on two are found and all spared. J is 1/2 for both."""
+    scores, marks = [0, 0, 0, 1, 0, 1, 2, 2], [0, 0, 0, 0, 1, 1, 1, 1]
+    assert balanced_threshold(scores, marks) == 0.5
+    assert youden_threshold(scores, marks) == 1.5
+    assert balanced_threshold([0.0, 1.0], [1, 1]) is None
+    assert rates(scores, marks, 0.5) == {"sensitivity": 0.75, "specificity": 0.75, "precision": 0.75, "f1": 0.75}
+    assert rates(scores, marks, 1.5) == {"sensitivity": 0.5, "specificity": 1.0, "precision": 1.0, "f1": 2 / 3}
+
+
+def test_rates_without_films_to_count_are_not_numbers():
+    found = rates([0.0, 1.0], [0, 0], 2.0)
+    assert found["specificity"] == 1
+    assert all(math.isnan(found[name]) for name in ("sensitivity", "precision", "f1"))
+
+
+def test_average_precision_by_hand():
+    """Films with the label are the first, third and fourth from above: the mean of 1/1, 2/3 and 3/4."""
+    assert average_precision([0.5, 0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1, 1]) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert average_precision([2.0, 2.0, 1.0, 1.0], [1, 0, 1, 0]) == 0.5  # films of one score count together: no order makes them better
+    assert average_precision([0.1, 0.2, 0.9], [0, 0, 1]) == 1
+    assert average_precision([0.1, 0.2, 0.9], [1, 0, 0]) == pytest.approx(1 / 3)
+    assert math.isnan(average_precision([0.1, 0.2], [1, 1]))
+    assert math.isnan(average_precision([], []))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_adds_up_over_cuts(seed):
+    scores, marks = drawn(seed=seed)
+    total = recall = 0.0
+    for cut in sorted(set(scores), reverse=True):
+        found = rates(scores, marks, cut)
+        total += (found["sensitivity"] - recall) * found["precision"]
+        recall = found["sensitivity"]
+    assert average_precision(scores, marks) == pytest.approx(total)
 
 
 def test_intervals_are_those_of_a_plain_bootstrap():

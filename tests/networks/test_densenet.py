@@ -80,7 +80,7 @@ def test_segals_discriminator_has_the_papers_widths():
 
 
 def test_both_can_be_named():
-    assert network_names("classifier") == ["densenet", "pggan-discriminator"]
+    assert {"densenet", "pggan-discriminator"} < set(network_names("classifier"))
     assert isinstance(build_network("classifier", "densenet", {"blocks": [1], "growth": 2, "stem": 2}), DenseNetClassifier)
     assert isinstance(build_network("classifier", "pggan-discriminator", {"channels": [4]}), PgganDiscriminator)
 

@@ -114,5 +114,5 @@ def test_no_films():
 def test_settings_are_checked(name, value):
     with pytest.raises(ConfigError, match=f"augment.{name} must be 0 to"):
         AugmentConfig(**{name: value})
-    with pytest.raises(ConfigError, match="none, light, flip, segal2021: strong"):
+    with pytest.raises(ConfigError, match="none, light, flip, mirror, segal2021: strong"):
         augment_preset("strong")

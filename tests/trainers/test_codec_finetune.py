@@ -227,6 +227,8 @@ def test_it_starts_from_a_codec_and_its_coarse_levels(films, tmp_path):
     assert (task.level, task.alpha) == (64, None)  # nothing to fade in
     losses = train(task, 112, films=films)
     assert sum(losses[-4:]) < sum(losses[:4])
+    task.export(tmp_path / "out", {})
+    assert load_codec(tmp_path / "out").spec.provenance["generator"] == codec.spec.provenance
 
 
 def test_a_critic_pulls_at_the_generator_alone(films, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torchvision.models.densenet import DenseNet
 
 from engine.classify.classifier import load_classifier
@@ -16,7 +16,7 @@ from engine.cli import run_verb
 from engine.errors import ConfigError, TrainError
 from engine.networks.densenet import DenseNetClassifier, DenseNetSettings
 from engine.networks.pggan_discriminator import PgganDiscriminator
-from tests.trainers.packs import write_films, write_manifest
+from tests.trainers.small_densenet import CPU, SETTINGS, SIDE, TINY, HeldOutFilms, batch, run, state, write_source
 from trainers import train
 from trainers.checkpoint import checkpoints, read_checkpoint
 from trainers.losses.weighted_cross_entropy import class_weights
@@ -25,68 +25,14 @@ from trainers.nets.discriminator_file import save_discriminator
 from trainers.nets.imagenet_densenet import load_imagenet
 from trainers.nets.pggan_discriminator import DiscriminatorSettings, GrowingDiscriminator
 from trainers.plateau import Plateau
-from trainers.presets.densenet import PRESETS, DensenetConfig
-from trainers.task import Batch, KnowsFilms
+from trainers.presets.densenet import PRESETS
+from trainers.task import KnowsFilms
 from trainers.tasks.densenet import build_densenet
-
-CPU = torch.device("cpu")
-MANY, SIDE = 32, 32
-TINY = DensenetConfig(
-    labels=("bright", "left: side=left"),
-    resolution=SIDE,
-    blocks=(1, 1),
-    growth=4,
-    stem=6,
-    bottleneck=2,
-    dropout=0.2,
-    batch=8,
-    lr=1e-2,
-    patience=1,
-    judge_images=16,
-    bootstrap=50,
-    images=64,
-)
-FLAGS = [
-    f"{name}={json.dumps(value)}" for name, value in vars(TINY).items() if value != vars(PRESETS["cpu-small"]())[name] and name != "images"
-]
-SETTINGS = [word for flag in FLAGS for word in ("--set", flag)]
-CELLS = {
-    "patient": [f"p{film // 2}" for film in range(MANY)],
-    "bright": [str(film % 2) for film in range(MANY)],
-    "side": [("left", "right", "both|left")[film % 3] for film in range(MANY)],
-    "unsure": ["" if film == 5 else "1" for film in range(MANY)],
-    "never": ["0"] * MANY,
-}
-
-
-class HeldOutFilms:
-    """Films whose gray tells label 0, and nothing label 1."""
-
-    def __init__(self, n=24):
-        draw = torch.Generator().manual_seed(3)
-        self.marks = torch.randint(0, 2, (n, 2), generator=draw).float()
-        self.films = torch.rand(n, 1, SIDE, SIDE, generator=draw) * 0.5 - 0.5 + self.marks[:, :1, None, None] * 0.4
-
-    def __call__(self, resolution, *, limit=256):
-        assert resolution == SIDE
-        return self.films[:limit]
-
-    def labels(self, *, limit=256):
-        return self.marks[:limit]
-
-
-def run(*argv):
-    threads = torch.get_num_threads()
-    try:
-        return run_verb("train", train, ["densenet", *map(str, argv), "--threads", "1"])
-    finally:
-        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    folder = write_films(tmp_path_factory.mktemp("source") / "films", MANY, SIDE)
-    return str(write_manifest(folder, CELLS))
+    return write_source(tmp_path_factory.mktemp("source") / "films")
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +41,6 @@ def discriminator(tmp_path_factory):
     torch.manual_seed(2)
     save_discriminator(file, GrowingDiscriminator(DiscriminatorSettings(channels=(6, 5, 4, 3))), 3)
     return str(file)
-
-
-def state(out):
-    return load_file(checkpoints(out / "checkpoints")[-1])
-
-
-def batch(task, held_out, numbers=range(8)):
-    part = slice(numbers.start, numbers.stop)
-    films, labels = held_out.films[part], held_out.marks[part]
-    return Batch(numbers=numbers, films=films, labels=labels, seed=1, purpose="p", device=CPU)
 
 
 @pytest.mark.parametrize("network", ["densenet", "discriminator"])

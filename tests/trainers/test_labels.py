@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from engine.errors import ConfigError, SourceError
+from engine.labels import LabelSpec, Term
 from engine.recipe import PixelRecipe
 from engine.source.phantom import draw_labels
 from tests.trainers.packs import SIDE, pack, write_films, write_manifest
 from trainers.film_feed import FilmFeed
 from trainers.film_request import FilmsRequest, build_feed
-from trainers.labels import Labels, LabelSpec, Term, check_classes, read_labels
+from trainers.labels import Labels, check_classes, read_labels
 from trainers.presets.films import SplitConfig
 from trainers.ranks import Ranks
 from trainers.split import split_films

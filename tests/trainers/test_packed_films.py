@@ -123,7 +123,7 @@ def test_no_film_at_all(tmp_path):
 
 def test_neither_paths_nor_names_are_kept(folder, tmp_path):
     pack(folder, tmp_path / "films")
-    assert sorted(path.name for path in (tmp_path / "films").iterdir()) == ["films.npy", "index.json"]
+    assert sorted(path.name for path in (tmp_path / "films").iterdir()) == ["films.npy", "index.json", "sizes.npy"]
     kept = (tmp_path / "films" / "index.json").read_text()
     assert "patient-name" not in kept
     assert "film00" not in kept
@@ -135,6 +135,7 @@ def test_numpy_opens_a_pack(folder, tmp_path):
     pack(folder, tmp_path / "films", max_failed_fraction=0.1)
     films = np.load(tmp_path / "films" / "films.npy", mmap_mode="r")
     assert films.shape == (10, SIDE, SIDE)
+    assert np.load(tmp_path / "films" / "sizes.npy").tolist() == [[SIDE, SIDE]] * 10  # of the files
     np.testing.assert_array_equal(films[4], gray(4))
 
 
@@ -168,7 +169,7 @@ def test_a_half_written_pack_is_redone(folder, tmp_path, broken):
         open_pack(out)
     again = pack(folder, out)
     assert again.index == whole.index
-    assert sorted(path.name for path in out.iterdir()) == ["films.npy", "index.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["films.npy", "index.json", "sizes.npy"]
 
 
 def test_a_pack_of_other_films_is_refused_or_replaced(folder, tmp_path):

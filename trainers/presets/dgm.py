@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from engine.config import check_at_least, check_choice
 from engine.errors import ConfigError
-from trainers.labels import LabelSpec
+from engine.labels import LabelSpec
 from trainers.presets.checks import check_betas, check_rate
 
 __all__ = ["ABNORMAL", "PRESETS", "DgmConfig"]

@@ -62,7 +62,8 @@ _AUGMENT_MOST = {"flip": 1, "rotation": 180, "scale": 1, "shift": 0.5, "gamma": 
 
 
 def augment_preset(name: str) -> AugmentConfig:
-    """ "none", "light" for films in small data sets, "flip": as light, with mirror images, or "segal2021" for classifiers.
+    """ "none", "light" for films in small data sets, "flip": as light, with mirror images, "mirror" for mirror images alone, which boxes
+    can follow, or "segal2021" for classifiers.
 
     Raises ConfigError for any other name.
     """
@@ -79,5 +80,6 @@ _AUGMENT = {
     "none": AugmentConfig(),
     "light": AugmentConfig(**_LIGHT),
     "flip": AugmentConfig(**_LIGHT, flip=0.3),
+    "mirror": AugmentConfig(flip=0.5),
     "segal2021": _SEGAL,
 }

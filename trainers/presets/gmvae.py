@@ -8,10 +8,10 @@ from functools import partial
 
 from engine.config import check_at_least, check_choice
 from engine.errors import CodecError, ConfigError
+from engine.labels import LabelSpec
 from engine.networks.gmvae import GmVaeEncoderSettings, GmVaeGeneratorSettings
 from engine.networks.vae import VaeSettings
 from engine.recipe import PixelRecipe
-from trainers.labels import LabelSpec
 from trainers.losses.vae import REDUCTIONS
 from trainers.presets.vae import NIH_FILMS, check_training, recipe_of
 

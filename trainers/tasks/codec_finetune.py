@@ -202,7 +202,13 @@ class CodecFinetuneTask:
             frozen=None,
             loss="mse=1" if self._codec is None else self._codec.spec.loss,
             licence=LICENCE if self._codec is None else self._codec.spec.licence,
-            provenance={**provenance, "task": self.name, "settings": settings, "start": None if self._codec is None else self._codec.name},
+            provenance={
+                **provenance,
+                "task": self.name,
+                "settings": settings,
+                "start": None if self._codec is None else self._codec.name,
+                "generator": None if self._codec is None else self._codec.spec.provenance,
+            },
         ).write(out)
         if self.critic is not None:
             save_discriminator(out / DISCRIMINATOR, self.critic, level_at(level))

@@ -1,4 +1,4 @@
-"""`latentray train densenet`: the classifiers of Segal et al. 2021, a DenseNet or a re-purposed discriminator, of several labels."""
+"""`latentray train densenet`: classifiers, a DenseNet, one that sees residues (Tang et al. 2021) or a discriminator (Segal et al. 2021)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.classify.classifier import save_classifier
 from engine.classify.classifier_spec import ClassifierSpec
-from engine.classify.roc import Interval, bootstrap_auc, youden_threshold
+from engine.classify.roc import bootstrap_auc
+from engine.encode.codec import Codec
 from engine.encode.codec_spec import NetworkSpec
 from engine.errors import ConfigError
 from engine.networks.densenet import DenseNetClassifier, DenseNetSettings
+from engine.networks.residue_densenet import ResidueDenseNet, with_residue
+from engine.networks.residue_maker import residue_maker_of
 from engine.recipe import PixelRecipe
 from engine.refine.weight_files import sha256_of
 from trainers import randomness
@@ -29,33 +31,39 @@ from trainers.nets.imagenet_densenet import load_imagenet
 from trainers.plateau import Plateau
 from trainers.presets.densenet import DensenetConfig
 from trainers.task import Batch, HeldOut, Phase, Stateful
+from trainers.tasks.densenet_figures import ClassifierFigures
 from trainers.tasks.joined_codec import count_parameters, gflop
 
 _PIXELS_AT_ONCE = 2**21
 _WEIGHTS = "classifier.safetensors"
 
 
-def build_densenet(cfg: DensenetConfig, *, device: torch.device, seed: int, discriminator: str | None = None) -> DensenetTask:
-    """The task with initial weights that depend on `seed` and the files named alone.
+def build_densenet(
+    cfg: DensenetConfig, *, device: torch.device, seed: int, codec: Codec | None = None, discriminator: str | None = None
+) -> DensenetTask:
+    """The task with initial weights that depend on `seed` and the files named alone. With a `codec`, a densenet sees its residues as well.
 
-    Raises ConfigError for a discriminator without the setting or the setting without one, for films that are too small, and for weights
-    that cannot be found; TrainError for a file that holds no discriminator.
+    Raises ConfigError for a discriminator without the setting or the setting without one, for films that are too small or not of the
+    codec's side, and for weights that cannot be found; CodecError for a codec that makes no residues, TrainError for a file that holds no
+    discriminator.
     """
     if (cfg.network == "discriminator") != (discriminator is not None):
         wrong = "only network discriminator starts from --discriminator" if discriminator else "network needs --discriminator"
         raise ConfigError(f"{wrong}: {cfg.network}")
+    if codec is not None and cfg.network != "densenet":
+        raise ConfigError(f"only network densenet sees the residues of a codec, leave out --codec: {cfg.network}")
     network: DenseNetClassifier | DiscriminatorClassifier
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(randomness.step_seed(seed, "densenet/weights", 0))
         if discriminator is None:
-            network, start = _densenet(cfg)
+            network, start = _densenet(cfg, codec)
         else:
             network, start = _discriminator(cfg, Path(discriminator))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return DensenetTask(cfg, network, start, device=device, seed=seed)
+    return DensenetTask(cfg, network, start, device=device, seed=seed, codec=codec)
 
 
-def _densenet(cfg: DensenetConfig) -> tuple[DenseNetClassifier, str]:
+def _densenet(cfg: DensenetConfig, codec: Codec | None) -> tuple[DenseNetClassifier, str]:
     has_weights = cfg.imagenet_weights != "none"
     network = DenseNetClassifier(
         DenseNetSettings(
@@ -70,7 +78,15 @@ def _densenet(cfg: DensenetConfig) -> tuple[DenseNetClassifier, str]:
     )
     if cfg.resolution < network.least_side:
         raise ConfigError(f"resolution must be {network.least_side} or more for {len(cfg.blocks)} blocks: {cfg.resolution}")
-    return network, f"ImageNet weights {load_imagenet(network, cfg.imagenet_weights)}" if has_weights else "fresh weights"
+    start = f"ImageNet weights {load_imagenet(network, cfg.imagenet_weights)}" if has_weights else "fresh weights"
+    return network if codec is None else _seeing_residues(network, cfg, codec), start
+
+
+def _seeing_residues(network: DenseNetClassifier, cfg: DensenetConfig, codec: Codec) -> ResidueDenseNet:
+    maker = residue_maker_of(None if codec.encoder is None else codec.encoder.network, codec.generator.network)
+    if maker.resolution != cfg.resolution:
+        raise ConfigError(f"resolution must be that of the codec which makes residues, {maker.resolution}: {cfg.resolution}")
+    return with_residue(network, maker)
 
 
 def _discriminator(cfg: DensenetConfig, file: Path) -> tuple[DiscriminatorClassifier, str]:
@@ -87,9 +103,18 @@ class DensenetTask:
     alternate = ""
 
     def __init__(
-        self, cfg: DensenetConfig, network: DenseNetClassifier | DiscriminatorClassifier, start: str, *, device: torch.device, seed: int
+        self,
+        cfg: DensenetConfig,
+        network: DenseNetClassifier | DiscriminatorClassifier,
+        start: str,
+        *,
+        device: torch.device,
+        seed: int,
+        codec: Codec | None = None,
     ) -> None:
         self.cfg, self.network, self._start, self._device, self._seed = cfg, network, start, device, seed
+        self._codec = None if codec is None else codec.spec
+        self._codec_digest = None if codec is None else codec.digest
         self.labels = cfg.labels
         self.resolution = network.resolution or cfg.resolution
         self.batch_size, self.part_size = cfg.batch, cfg.part or cfg.batch
@@ -97,14 +122,17 @@ class DensenetTask:
         self.counts: Sequence[tuple[int, int]] = [(1, 1)] * len(cfg.labels)  # until films are known
         self.weights = class_weights(self.counts).to(device)
         self.plateau = Plateau(patience=cfg.patience, cut=cfg.cut)
-        self._optimiser = torch.optim.Adam(network.parameters(), lr=cfg.lr, fused=True)
+        self._trained: list[nn.Module] = [network]
+        if isinstance(network, DenseNetClassifier):
+            self._trained = [network.features, network.classifier]  # not what makes residues
+        self._optimiser = torch.optim.Adam(nn.ModuleList(self._trained).parameters(), lr=cfg.lr, fused=True)
         self._held_out: HeldOut | None = None
         self._seen = 0
 
     @property
     def recipe(self) -> PixelRecipe:
-        """Films at the side that the network sees."""
-        return PixelRecipe(resolution=self.resolution)
+        """Films at the side that the network sees; as the codec prepares them, where one makes residues."""
+        return PixelRecipe(resolution=self.resolution) if self._codec is None else self._codec.recipe
 
     def on_films(self, label_counts: Sequence[tuple[int, int]], held_out: HeldOut) -> None:
         """Takes the weights of equation 3 from the films that train, and those that the learning rate is judged by."""
@@ -113,7 +141,7 @@ class DensenetTask:
 
     def phases(self) -> list[Phase]:
         """The network's."""
-        return [Phase(name="classifier", modules=[self.network], optimiser=self._optimiser, loss=self.loss, after=self._after_step)]
+        return [Phase(name="classifier", modules=self._trained, optimiser=self._optimiser, loss=self.loss, after=self._after_step)]
 
     def on_images(self, seen: int) -> None:
         """Sets the learning rate."""
@@ -133,54 +161,51 @@ class DensenetTask:
         """A classifier makes no pictures."""
 
     def evaluate(self, films: HeldOut | None) -> dict[str, float | str]:
-        """AUC of the held-out films with its 95 % interval, label by label and their mean; and equation 3. Empty without such films.
+        """AUC of the held-out films with its 95 % interval, label by label and their mean, average precision, and equation 3.
 
-        A label that all of them have, or none, has no AUC and is left out.
+        Empty without such films. A label that all of them have, or none, has no such figures and is left out.
         """
         logits, marks = self._judge(films)
         if not len(logits):
             return {}
-        every, macro = self._intervals(logits, marks)
         loss = weighted_cross_entropy(logits, marks, self.weights.cpu()).mean()
-        found: dict[str, float | str] = {"held_out_loss": float(loss), "judged_films": float(len(logits)), "lr_cuts": self.plateau.cuts}
-        for name, interval in zip(("macro_auc", *(f"auc_{name}" for name in self.cfg.names)), (macro, *every), strict=True):
-            found |= {name + end: value for end, value in _parts(interval).items() if not np.isnan(value)}
-        return found
+        about: dict[str, float | str] = {"held_out_loss": float(loss), "judged_films": float(len(logits)), "lr_cuts": self.plateau.cuts}
+        return about | self._figures(logits, marks).for_log()
 
     def summary(self) -> dict[str, Any]:
-        """Weights, and GFLOP of an image's part of a step: three times the way forward."""
-        side = self.resolution
-        with evaluating(self.network):
-            forward = gflop(self.network, 2, 1, side, side, device=self._device) / 2
-        return {"parameters": count_parameters({"classifier": self.network}), "gflop_per_image": {"classifier": round(3 * forward, 3)}}
+        """Weights, and GFLOP of an image's part of a step: three times the way forward; residues take only the way forward."""
+        side, network = self.resolution, self.network
+        parts: dict[str, nn.Module] = {"classifier": nn.ModuleList(self._trained)}
+        with evaluating(network):
+            forward = gflop(network, 2, 1, side, side, device=self._device) / 2
+        if not isinstance(network, ResidueDenseNet):
+            return {"parameters": count_parameters(parts), "gflop_per_image": {"classifier": round(3 * forward, 3)}}
+        residue = gflop(network.maker, 1, 1, side, side, device=self._device)
+        costs = {"classifier": round(3 * (forward - residue), 3), "residue": round(residue, 3)}
+        return {"parameters": count_parameters({**parts, "residue": network.maker}), "gflop_per_image": costs}
 
     def export(self, out: Path, provenance: dict[str, Any]) -> None:
-        """Writes a classifier directory of the present weights: thresholds by Youden's J, and each label's AUC, on the films held out.
+        """Writes a classifier directory of the present weights, with the threshold of each label and its figures on the films held out.
 
         Without films of both kinds the threshold of a label is the logit 0.
         """
-        logits, marks = self._judge(self._held_out)
-        chosen = [youden_threshold(logits[:, c].numpy(), marks[:, c].numpy()) for c in range(len(self.labels))]
-        every, macro = self._intervals(logits, marks)
-        judged = {
-            name: {"train_with": with_it, "train_without": without, "threshold": threshold, **_plain(interval)}
-            for name, (with_it, without), threshold, interval in zip(self.cfg.names, self.counts, chosen, every, strict=True)
-        }
+        figures = self._figures(*self._judge(self._held_out))
+        thresholds = figures.lines(self.cfg.threshold)
+        held_out = figures.for_directory(thresholds)
+        for (with_it, without), judged in zip(self.counts, held_out["labels"].values(), strict=True):
+            judged |= {"train_with": with_it, "train_without": without}
         settings = {name: value for name, value in asdict(self.cfg).items() if name not in ("images", "imagenet_weights")}
-        own = {
-            "task": self.name,
-            "settings": settings,
-            "start": self._start,
-            "held_out": {"films": len(logits), "macro": _plain(macro), "labels": judged},
-        }
+        own: dict[str, Any] = {"task": self.name, "settings": settings, "start": self._start, "held_out": held_out}
+        if self._codec is not None:
+            own["residue"] = {"codec": self._codec.name, "digest": self._codec_digest}
         network, module_settings, weights = self._plain_network()
         spec = ClassifierSpec(
             name=f"{network}-{len(self.labels)}-at-{self.resolution}",
             network=NetworkSpec(network=network, settings=asdict(module_settings), weights=_WEIGHTS),
             labels=self.cfg.names,
-            thresholds=tuple(0.0 if value is None else value for value in chosen),
+            thresholds=tuple(0.0 if value is None else value for value in thresholds),
             recipe=self.recipe,
-            licence=LICENCE,
+            licence=LICENCE if self._codec is None else self._codec.licence,
             provenance=own | provenance,
         )
         save_classifier(out, spec, weights=weights)
@@ -205,8 +230,8 @@ class DensenetTask:
             logits = [self.network(part.to(self._device)).float().cpu() for part in parts]
         return torch.cat(logits) if logits else torch.empty(0, len(self.labels)), marks
 
-    def _intervals(self, logits: Tensor, marks: Tensor) -> tuple[list[Interval], Interval]:
-        return bootstrap_auc(logits.numpy(), marks.numpy(), resamples=self.cfg.bootstrap, seed=self._seed)
+    def _figures(self, logits: Tensor, marks: Tensor) -> ClassifierFigures:
+        return ClassifierFigures(logits, marks, self.cfg.names, resamples=self.cfg.bootstrap, seed=self._seed)
 
     def _plain_network(self) -> tuple[str, Any, dict[str, Tensor]]:
         """Registry name, settings and weights of the network as it is stored."""
@@ -214,14 +239,5 @@ class DensenetTask:
         if isinstance(network, DiscriminatorClassifier):
             return "pggan-discriminator", network.settings, network.plain()
         assert isinstance(network, DenseNetClassifier)
-        return "densenet", network.settings, dict(network.state_dict())
-
-
-def _parts(interval: Interval) -> dict[str, float]:
-    return {"": interval.value, "_low": interval.low, "_high": interval.high}
-
-
-def _plain(interval: Interval) -> dict[str, float | None]:
-    """As JSON has it."""
-    figures = {"auc": interval.value, "low": interval.low, "high": interval.high}
-    return {name: None if np.isnan(value) else value for name, value in figures.items()}
+        name = "residue-densenet" if isinstance(network, ResidueDenseNet) else "densenet"
+        return name, network.settings, dict(network.state_dict())

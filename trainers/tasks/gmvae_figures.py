@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from engine.labels import LabelSpec
 from trainers import randomness
-from trainers.labels import LabelSpec
 
 _SHUFFLES = 20
 
