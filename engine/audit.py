@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from engine import metrics
+from engine.config import MapsConfig
+from engine.decompose import Decomposer
+from engine.encode.precision import DTYPES
 from engine.errors import ArchiveError
+from engine.lung_box import FINDER
 from engine.records import ImageRef, PixelBatch
 from engine.replay import Replay
+from engine.saliency import STEPS, saliency, to_steps
 from engine.source.plan import open_plan
 
 MSE_TOLERANCE = 1e-4  # of mean squared error in [0, 1]: backends and decoders may differ by rounding, a wrong code differs by far more
 CODE_TOLERANCE = 2e-2  # of the code's root mean square, for codes that the encoder made alone
 CODE_TOLERANCE_BF16 = 1e-1  # the parity gate admits half of it
+STEP_TOLERANCE = 1  # of 255 grays, or of 127 steps of a residue: a value that lies between two may be rounded to either
+STEP_TOLERANCE_BF16 = 6  # bfloat16 moves a pixel by 2 from float32, in random networks as deep as the paper's
+MEAN_TOLERANCE = 0.1  # of a step, times the tolerance in steps: means over a map differ by much less than its pixels
+BOX_TOLERANCE = 1 / 32  # of a film's side: lungs are sought on a coarse grid, of which a row of cells may fall to either side
 
 
 def audit_rows(archive: str | Path, plan_path: Path, *, count: int = 16, seed: int = 0, codec: str | None = None) -> list[tuple[str, str]]:
     """Checks up to `count` ok rows drawn with `seed`; returns (sample_id, what is wrong) for those that fail.
 
     Each film is read again from where the plan says. Its digest must be the recorded one; its stored code must reconstruct it to the
-    recorded error; and where nothing was refined, encoding it again must give the stored code. Raises ArchiveError without a plan.
+    recorded error; where nothing was refined, encoding it again must give the stored code; and where maps are stored, taking its stored
+    code apart again must give them. Raises ArchiveError without a plan.
     """
     if not plan_path.exists():
         raise ArchiveError(f"level 4 reads films again and needs the plan, which is not there: {plan_path}")
@@ -31,11 +42,68 @@ def audit_rows(archive: str | Path, plan_path: Path, *, count: int = 16, seed: i
     rows = np.sort(np.random.default_rng(seed).permutation(ok)[:count])
     refs = _refs(plan_path, {int(row) for row in rows})
     problems: list[tuple[str, str]] = []
+    maps = MapAudit(replay) if "maps" in replay.parts else None
     for pixels in replay.sources(refs):
         problems += [(failure.sample_id, f"the film cannot be read again: {failure.reason}") for failure in pixels.failures]
         if pixels.refs:
             problems += _check(replay, pixels)
+            problems += maps.check(pixels) if maps else []
     return problems
+
+
+class MapAudit:
+    """Holds the maps of an archive of `decompose` against those that its stored codes make again.
+
+    Normal film and residue may differ by the rounding of their precision, STEP_TOLERANCE. Saliency follows from the stored residue and
+    the stored box without any rounding, and must be equal. A box that was sought must be found again; one that a file gave stands, since
+    the archive does not know the file.
+    """
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay, self._cfg = replay, MapsConfig(floor=replay.parts["maps"]["floor"])
+        self._decomposers: dict[str, Decomposer] = {}
+
+    def check(self, pixels: PixelBatch) -> list[tuple[str, str]]:
+        """(sample_id, what is wrong) for each map of these films that is not as it should be."""
+        found: list[tuple[str, str]] = []
+        for at, ref in enumerate(pixels.refs):
+            some = self._replay.dataset.isel(sample=[ref.row])
+            decomposer = self._decomposer(self._replay.precision_of(ref.row))
+            again = decomposer.maps(
+                decomposer.parts(self._replay.latents([ref.row])), pixels.pixels[at : at + 1], [ref.sample_id], [(0, 0)]
+            ).arrays
+            stored = {name: some[name].to_numpy()[0] for name in again} | {"residue": to_steps(some["residue"].to_numpy()[0])}
+            found += [(ref.sample_id, what) for what in self._compare(stored, {name: values[0] for name, values in again.items()}, ref.row)]
+        return found
+
+    def _compare(self, stored: dict[str, Any], again: dict[str, Any], row: int) -> list[str]:
+        steps = STEP_TOLERANCE if self._replay.precision_of(row) in ("fp32", "fp16") else STEP_TOLERANCE_BF16
+        found = []
+        for name, unit in (("normal", "grays"), ("residue", "steps")):
+            most = int(np.abs(stored[name].astype(int) - again[name].astype(int)).max())
+            if most > steps:
+                found.append(f"the code makes another {name} map, which differs by {most} {unit}")
+        x0, y0, x1, y1 = (int(edge) for edge in stored["lung_box"])
+        salient = saliency(stored["residue"], (x0, y0, x1, y1), floor=self._cfg.floor)
+        if (salient != stored["saliency"]).any():
+            found.append(f"the saliency map is not that of the stored residue, in {int((salient != stored['saliency']).sum())} pixels")
+        moved = int(np.abs(stored["lung_box"].astype(int) - again["lung_box"].astype(int)).max())
+        if self._replay.parts["maps"]["lungs"] == FINDER and moved > max(1, BOX_TOLERANCE * salient.shape[0]):
+            found.append(f"the lungs are found elsewhere on the film, {moved} pixels from the stored box")
+        for name, expected, tolerance in (
+            ("residue_mean", again["residue_mean"], steps * MEAN_TOLERANCE / STEPS),
+            ("salient_share", (stored["saliency"] > 0).mean(), 1e-6),
+        ):
+            if not abs(float(stored[name]) - float(expected)) <= tolerance:
+                found.append(f"{name} is not that of the map: {float(stored[name]):.6f}, found {float(expected):.6f}")
+        return found
+
+    def _decomposer(self, precision: str) -> Decomposer:
+        """One for each precision that shards were made in; merged ones do not tell, and get float32."""
+        known = precision if precision in DTYPES else "fp32"
+        if known not in self._decomposers:
+            self._decomposers[known] = Decomposer(self._replay.codec, self._cfg, precision=known)
+        return self._decomposers[known]
 
 
 def _check(replay: Replay, pixels: PixelBatch) -> list[tuple[str, str]]:

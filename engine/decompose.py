@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,18 @@ from engine.archive.root import sha256
 from engine.archive.schema import RowArray
 from engine.config import MapsConfig
 from engine.encode.codec import Codec
+from engine.encode.gauge import into_range
 from engine.encode.precision import DTYPES, in_precision, without_gradients
-from engine.errors import CodecError
+from engine.errors import CodecError, ConfigError
 from engine.lung_box import FINDER, Box, find_lungs, whole
 from engine.lung_file import read_lung_file
+from engine.records import Status
 from engine.saliency import STEPS, saliency, to_steps
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 GRAYS = 255
+NOT_FINITE = (Status.NONFINITE, "its maps are not finite")
+OUTSIDE = (Status.ENCODE_ERROR, "the given box of the lungs lies outside the film")
 
 
 def check_decomposes(codec: Codec) -> None:
@@ -38,6 +43,12 @@ def describe_maps(cfg: MapsConfig) -> dict[str, Any]:
     """What decides the maps beside the codes, for the fingerprint: never a path. Raises ConfigError for a file that cannot be read."""
     lungs = sha256(read_lung_file(cfg.lungs).data) if cfg.lungs else FINDER
     return {"floor": cfg.floor, "lungs": lungs}
+
+
+def check_lung_ids(cfg: MapsConfig, ids: Iterable[str]) -> None:
+    """Raises ConfigError for a file of boxes that has none for any of these films: its ids are likely others."""
+    if cfg.lungs and read_lung_file(cfg.lungs).boxes.keys().isdisjoint(ids):
+        raise ConfigError(f"the file of lung boxes has no id of a film; ids are those that the archive has: {cfg.lungs}")
 
 
 def map_arrays(resolution: int) -> dict[str, RowArray]:
@@ -58,6 +69,30 @@ def map_arrays(resolution: int) -> dict[str, RowArray]:
     }
 
 
+def films_are_sums(codec: Codec) -> bool:
+    """Whether the film of a code is its normal film plus its residue, so that who has the parts need not make the film as well."""
+    return bool(getattr(codec.generator.network, "sums_its_parts", False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the generator makes of codes when it takes them apart: normal film and residue `both` [n, 2, R, R], float32 on its device.
+
+    `films` [n, 1, R, R] in [-1, 1]: what the codes stand for, where that is the sum of the two; None where it is made otherwise.
+    """
+
+    both: Tensor
+    films: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """What is stored of films beside their codes: arrays by name, each [n, ...] of the stored type. `faults`: why a film has none."""
+
+    arrays: Arrays
+    faults: list[tuple[Status, str] | None]
+
+
 class Decomposer:
     """Takes films apart. `arrays`: what it gives for each film. Raises CodecError where the codec does not decompose, ConfigError for a
     file of boxes that is none."""
@@ -67,24 +102,30 @@ class Decomposer:
         self.arrays = map_arrays(codec.recipe.resolution)
         self._cfg, self._recipe, self._device = cfg, codec.recipe, codec.device
         self._lungs = read_lung_file(cfg.lungs) if cfg.lungs else None
+        self._sums = films_are_sums(codec)
         network: Any = codec.generator.network
         both = in_precision(lambda codes: torch.cat(network.decompose(codes), dim=1), codec.device, DTYPES[precision])
-        self._parts = without_gradients(both, codec.device)
+        self._both = without_gradients(both, codec.device)
 
-    def __call__(self, codes: Tensor, pixels: Tensor, ids: Sequence[str], sources: Sequence[tuple[int, int]]) -> tuple[Arrays, Any]:
-        """The maps of films, and whether each film's are finite.
+    def parts(self, codes: Tensor) -> Parts:
+        """Of codes [n, *shape] as stored, in float32. The generator runs once for both: maps, and the films that quality is measured on."""
+        both = self._both(codes.to(self._device)).float()
+        return Parts(both=both, films=into_range(both.sum(dim=1, keepdim=True)) if self._sums else None)
 
-        `codes` [n, *shape] as stored, in float32; `pixels` [n, 1, R, R] in [-1, 1], on which lungs are sought; `sources`: (height, width)
-        of their files. Returns arrays by name, each [n, ...] and of the stored type, and bool [n].
+    def maps(self, parts: Parts, pixels: Tensor, ids: Sequence[str], sources: Sequence[tuple[int, int]]) -> Maps:
+        """The maps of films from their parts.
+
+        `pixels` [n, 1, R, R] in [-1, 1], on which lungs are sought; `sources`: (height, width) of their files.
         """
-        parts = self._parts(codes.to(self._device)).float().cpu().numpy()  # [n, 2, R, R]: normal film, residue
-        finite = np.isfinite(parts).all(axis=(1, 2, 3))
-        parts = np.nan_to_num(parts)
+        both = parts.both.cpu().numpy()
+        finite = np.isfinite(both).all(axis=(1, 2, 3))
+        boxes = [self._box(film[0], name, source) for film, name, source in zip(pixels.cpu().numpy(), ids, sources, strict=True)]
+        faults = [NOT_FINITE if not ok else OUTSIDE if box is None else None for ok, box in zip(finite, boxes, strict=True)]
         rows = [
-            self._of_film(normal, residue, self._box(film[0], name, source))
-            for (normal, residue), film, name, source in zip(parts, pixels.cpu().numpy(), ids, sources, strict=True)
+            self._of_film(normal, residue, box or whole(residue)) for (normal, residue), box in zip(np.nan_to_num(both), boxes, strict=True)
         ]
-        return {name: np.stack([row[name] for row in rows]).astype(array.dtype) for name, array in self.arrays.items()}, finite
+        arrays = {name: np.stack([row[name] for row in rows]).astype(array.dtype) for name, array in self.arrays.items()}
+        return Maps(arrays=arrays, faults=faults)
 
     def _of_film(self, normal: Any, residue: Any, box: Box) -> Arrays:
         stored = to_steps(residue)
@@ -98,8 +139,8 @@ class Decomposer:
             "salient_share": np.array((salient > 0).mean()),
         }
 
-    def _box(self, film: Any, sample_id: str, source: tuple[int, int]) -> Box:
-        given = None
-        if self._lungs is not None:
-            given = self._lungs.box_of(sample_id, source=source, side=self._recipe.resolution, square=self._recipe.square)
-        return given or find_lungs(film) or whole(film)
+    def _box(self, film: Any, sample_id: str, source: tuple[int, int]) -> Box | None:
+        """None where a box is given that has nothing of the film in it."""
+        if self._lungs is not None and sample_id in self._lungs.boxes:
+            return self._lungs.box_of(sample_id, source=source, side=self._recipe.resolution, square=self._recipe.square)
+        return find_lungs(film) or whole(film)

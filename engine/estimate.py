@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from engine.archive.reader import archive_status
+from engine.archive.schema import RowArray
+from engine.decompose import map_arrays
 from engine.job import JobConfig, decide, fingerprint_of, with_films
 from engine.rehearsal import TIMED_BATCHES, Rehearsal, rehearse
 from engine.workload import FilmWork, film_work
@@ -18,12 +20,13 @@ from engine.workload import FilmWork, film_work
 ROW_OVERHEAD = 80  # bytes a row beside the code: digest, status, sizes, quality, id
 
 MEASURED = (
-    "decode, encode and metrics on films of this source; of each refinement level one step of a batch, after one that warms up; "
+    "decode, encode, maps and metrics on films of this source; of each refinement level one step of a batch, after one that warms up; "
     "the time to load, compile and check a worker"
 )
 EXTRAPOLATED = (
     "the steps of each level from its one step; a refined film's metrics, which are taken twice; all films from the few; workers, as if "
-    "none had to share a core with another. At most: films that end early leave their place to others, and decoding overlaps with the rest"
+    "none had to share a core with another. At most: films that end early leave their place to others, decoding overlaps with the rest, "
+    "and bytes are those before compression, of which maps need fewer than codes"
 )
 
 
@@ -39,18 +42,22 @@ def estimate(job: JobConfig) -> dict[str, Any]:
         settings = fingerprint_of(job, codec, plan)
     pending = int(archive_status(job.engine.archive)["pending"]) if continues else plan.num_rows
     workers = max(job.workers or 1, 1)
-    work = film_work(codec, job.engine.refine, metrics=job.engine.metrics != "none")
+    has_maps = job.engine.maps is not None
+    work = film_work(codec, job.engine.refine, metrics=job.engine.metrics != "none", maps=has_maps)
     found = rehearse(with_films(job.engine, pending, workers), refs)
     parts = _parts(work, found)
     seconds = sum(part["seconds"] for part in parts)
     code_bytes = math.prod(codec.code_shape) * np.dtype(job.dtype).itemsize
+    map_bytes = sum(map(_row_bytes, map_arrays(codec.recipe.resolution).values())) if has_maps else 0
+    film_bytes = code_bytes + map_bytes + ROW_OVERHEAD
     return {
         "rows": plan.num_rows,
         "pending": pending,
         "shards": plan.num_shards,
         "shard_rows": plan.shard_rows,
-        "bytes_per_film": code_bytes + ROW_OVERHEAD,
-        "bytes": plan.num_rows * (code_bytes + ROW_OVERHEAD),
+        "bytes_per_film": film_bytes,
+        **({"bytes_of_maps_per_film": map_bytes} if has_maps else {}),
+        "bytes": plan.num_rows * film_bytes,
         "gflop_per_film": work.gflop,
         "gflop_per_second": _rate(work.gflop, sum(part["seconds"] for part in parts if part["gflop"])),
         "seconds_per_film": seconds,
@@ -79,7 +86,13 @@ def _parts(work: FilmWork, found: Rehearsal) -> list[dict[str, Any]]:
         levels.append(part | {"backend": ran["backend"], "precision": ran["precision"]})
     twice = 2 if levels else 1
     coding = [_part("decode", 0.0, found.seconds("decode")), _part("encode", work.encode, found.seconds("encode"))]
-    return [*coding, *levels, _part("metrics", work.metrics, twice * found.seconds("metrics"))]
+    maps = [_part("maps", work.maps, found.seconds("maps"))] if work.maps else []
+    return [*coding, *levels, *maps, _part("metrics", work.metrics, twice * found.seconds("metrics"))]
+
+
+def _row_bytes(array: RowArray) -> int:
+    """Of one film in one more array, before compression."""
+    return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
 def _part(name: str, gflop: float, seconds: float) -> dict[str, Any]:

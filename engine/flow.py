@@ -21,7 +21,7 @@ from engine.coded import CodedBatch, Guarded
 from engine.config import EngineConfig
 from engine.decode.ahead import DecodeAhead
 from engine.decode.choose import Decoder, build_decoder
-from engine.decompose import Arrays, Decomposer, describe_maps
+from engine.decompose import Decomposer, Maps, Parts, describe_maps
 from engine.encode.codec import Codec, load_codec
 from engine.encode.compile import Prepared, prepare
 from engine.errors import FingerprintMismatch
@@ -202,49 +202,59 @@ class Flow:
     def _store(self, batch: CodedBatch, rows: RowTable, clock: StageClock) -> None:
         kept = batch.kept
         stored = self._as_stored(kept.latents, rows)
+        parts = self._parts(stored, clock)
         with clock.stage("metrics"):
-            quality = self._quality(batch, stored, rows)
-        maps, finite_maps = self._decomposed(batch, stored, rows, clock)
+            quality = self._quality(batch, stored, parts, rows)
+        maps = self._maps(batch, parts, rows, clock)
         finite = np.isfinite(stored.reshape(len(stored), -1)).all(axis=1)
         for at, ref in enumerate(batch.refs):
-            if not (finite[at] and finite_maps[at]):
-                reason = "its maps are not finite" if finite[at] else "the code is not finite in the stored type"
-                rows.fail(Failure(ref.row, ref.sample_id, Status.NONFINITE, "encode", reason))
+            fault = maps.faults[at] if finite[at] else (Status.NONFINITE, "the code is not finite in the stored type")
+            if fault is not None:
+                rows.fail(Failure(ref.row, ref.sample_id, fault[0], "encode", fault[1]))
                 continue
-            rows.put_further(ref, {name: values[at] for name, values in maps.items()})
+            rows.put_further(ref, {name: values[at] for name, values in maps.arrays.items()})
             rows.put_latent(ref, stored[at], int(kept.steps[at]), {name: float(values[at]) for name, values in quality.items()})
             if kept.stop and kept.stop[at] == "diverged":
                 reason = "refinement met a loss that is not finite; the best finite code is kept"
                 rows.fail(Failure(ref.row, ref.sample_id, Status.REFINE_DIVERGED, "refine", reason), keep_latent=True)
 
-    def _decomposed(self, batch: CodedBatch, stored: np.ndarray[Any, Any], rows: RowTable, clock: StageClock) -> tuple[Arrays, Any]:
+    def _parts(self, stored: np.ndarray[Any, Any], clock: StageClock) -> Parts | None:
         if self._decomposer is None:
-            return {}, np.ones(len(stored), dtype=bool)
+            return None
         with clock.stage("maps"):
-            codes = torch.from_numpy(stored.astype(np.float32))
+            return self._decomposer.parts(torch.from_numpy(stored.astype(np.float32)))
+
+    def _maps(self, batch: CodedBatch, parts: Parts | None, rows: RowTable, clock: StageClock) -> Maps:
+        if self._decomposer is None or parts is None:
+            return Maps(arrays={}, faults=[None] * len(batch.refs))
+        with clock.stage("maps"):
             sources = [rows.source_size(ref) for ref in batch.refs]
-            return self._decomposer(codes, batch.pixels, [ref.sample_id for ref in batch.refs], sources)
+            return self._decomposer.maps(parts, batch.pixels, [ref.sample_id for ref in batch.refs], sources)
 
     def _as_stored(self, latents: Tensor, rows: RowTable) -> np.ndarray[Any, Any]:
         with np.errstate(over="ignore"):  # beyond half precision becomes inf, and then a `nonfinite` row
             return latents.detach().float().cpu().numpy().astype(rows.columns["latent"].dtype)
 
-    def _quality(self, batch: CodedBatch, stored: np.ndarray[Any, Any], rows: RowTable) -> dict[str, Tensor]:
+    def _quality(self, batch: CodedBatch, stored: np.ndarray[Any, Any], parts: Parts | None, rows: RowTable) -> dict[str, Tensor]:
         if self._cfg.metrics == "none" or batch.films is None:
             return {}
         films = metrics.to_unit(batch.films.to(self.prepared.device))
-        rebuilt = self._rebuild(stored, films.shape[-1])
+        made = self._generate(stored) if parts is None or parts.films is None else parts.films
+        rebuilt = _to_measure(made, films.shape[-1])
         quality = {"mse": metrics.mse(rebuilt, films)}
         quality["mse_initial"] = quality["mse"]
         if batch.kept.latents is not batch.start:
-            quality["mse_initial"] = metrics.mse(self._rebuild(self._as_stored(batch.start, rows), films.shape[-1]), films)
+            quality["mse_initial"] = metrics.mse(_to_measure(self._generate(self._as_stored(batch.start, rows)), films.shape[-1]), films)
         if self._cfg.metrics == "full":
             quality |= {"psnr": metrics.psnr_of_mse(quality["mse"]), "ssim": metrics.ssim(rebuilt, films)}
         return {name: values.cpu() for name, values in quality.items()}
 
-    def _rebuild(self, stored: np.ndarray[Any, Any], size: int) -> Tensor:
-        latents = torch.from_numpy(stored.astype(np.float32))
-        return metrics.to_unit(metrics.resize_film(self.prepared.generate(latents), size))
+    def _generate(self, stored: np.ndarray[Any, Any]) -> Tensor:
+        return self.prepared.generate(torch.from_numpy(stored.astype(np.float32)))
+
+
+def _to_measure(pixels: Tensor, size: int) -> Tensor:
+    return metrics.to_unit(metrics.resize_film(pixels, size))
 
 
 def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:

@@ -21,10 +21,10 @@ from engine.archive.store import clear_errors
 from engine.archive.store import replace as replace_file
 from engine.archive.writer import create_archive
 from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
-from engine.decompose import check_decomposes, describe_maps, map_arrays
+from engine.decompose import check_decomposes, check_lung_ids, describe_maps, map_arrays
 from engine.encode.codec import Codec, codec_files, load_codec
 from engine.encode.compile import check_backend
-from engine.errors import ArchiveError, CodecError, ConfigError
+from engine.errors import ArchiveError, CodecError, ConfigError, FingerprintMismatch
 from engine.refine.build_objective import check_objective, describe_weights
 from engine.refine.objective import check_loss
 from engine.refiner import weight_source
@@ -129,9 +129,19 @@ def decide(job: JobConfig, scratch: Path) -> tuple[JobConfig, Codec, Plan, bool]
         raise ArchiveError(f"there is no archive to resume: {archive}")
     known = fingerprint_parts(archive) if archive.exists() and not job.overwrite else None
     plan = plan_job(job, scratch / "plan.parquet", shard_rows=int(known["shard_rows"]) if known else None)
+    if job.engine.maps is not None:
+        check_lung_ids(job.engine.maps, (ref.sample_id for shard in plan.shards() for ref in shard.refs))
     if known:
+        _check_verb(job, archive, known)
         check_fingerprint(archive, fingerprint_of(job, codec, plan))
     return job, codec, plan, known is not None
+
+
+def _check_verb(job: JobConfig, archive: Path, known: dict[str, Any]) -> None:
+    """Raises FingerprintMismatch where one of `encode` and `decompose` would continue an archive of the other."""
+    made, asked = (("encode", "decompose")[has_maps] for has_maps in ("maps" in known, job.engine.maps is not None))
+    if made != asked:
+        raise FingerprintMismatch(f"archive was made by `latentray {made}` and cannot be continued by `latentray {asked}`: {archive}")
 
 
 def check_request(job: JobConfig, codec: Codec) -> None:

@@ -1,9 +1,9 @@
-"""Pictures of decomposed films, to look at: film, normal film, residue and saliency side by side, one PNG a film."""
+"""Pictures of decomposed films, to look at: film, normal film, residue and saliency side by side under their names, one PNG a film."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,13 +11,27 @@ import numpy as np
 from engine import metrics
 from engine.archive.reader import open_archive, read_values
 from engine.errors import ArchiveError
-from engine.reconstruct import colour_residual, safe_name, to_bytes
+from engine.lung_box import whole
+from engine.pictures import Image, colour_residual, named, safe_name, to_bytes
 from engine.records import Status
 from engine.replay import Replay, listed
 
-RESIDUE_RANGE = 0.5  # of a residue in the unit of films, at which its colour is full: a quarter of the way from black to white
+RESIDUE_RANGE = 0.2  # of a residue in the unit of films, 2 from black to white, at which its colour is full; the same for every film
+LEAST_SIDE = 256  # pixels of a panel: smaller films are enlarged by a whole number
+TINT = 0.6  # of red upon the film where it is most salient, so that what lies beneath is still seen
+GAP = 4 / 256  # between panels, as a share of their side
 
-Image = np.ndarray[Any, Any]
+GREEN = (0, 200, 0)
+
+
+def check_folder(out: Path) -> None:
+    """Makes the folder that pictures go to; raises ArchiveError where they could not be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise _refused(error, out) from None
 
 
 def write_strips(
@@ -48,17 +62,43 @@ def write_strips(
 
 
 def draw_strip(film: Image, normal: Image, residue: Image, salient: Image, box: Image) -> Image:
-    """BGR u1 [R, 4 R, 3] of maps [R, R]: films u1, residue float as decoded (red where it is brighter, blue where darker), saliency u1.
+    """BGR u1 of four panels of maps [R, R]: films u1, residue float as decoded (red where it is brighter, blue where darker), saliency u1.
 
-    Saliency lies in red upon the film; the box of the lungs is drawn in green.
+    Saliency is a tint of red upon the film; the box of the lungs is drawn in green. Panels have sides of `times * R` pixels, `times` the
+    least that gives LEAST_SIDE; above each is its name.
     """
-    gray = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR) for image in (film, normal)]
-    coloured = colour_residual(residue, full=RESIDUE_RANGE)
-    share = (salient / 255.0)[..., None]
-    heat = to_bytes(gray[0] / 255.0 * (1 - share) + np.array([0.0, 0.0, 1.0]) * share)
-    x0, y0, x1, y1 = (int(edge) for edge in box)
-    cv2.rectangle(heat, (x0, y0), (x1 - 1, y1 - 1), (0, 200, 0), 1)
-    return np.concatenate([*gray, coloured, heat], axis=1)
+    found = panels(film, normal, residue, salient, box)
+    gap = max(1, round(GAP * len(found["film"])))
+    captioned = [np.pad(named(panel, name), ((0, 0), (gap if at else 0, 0), (0, 0))) for at, (name, panel) in enumerate(found.items())]
+    return np.concatenate(captioned, axis=1)
+
+
+def panels(film: Image, normal: Image, residue: Image, salient: Image, box: Image) -> dict[str, Image]:
+    """The panels of `draw_strip` by their names, each BGR u1 [times * R, times * R, 3]."""
+    times = -(-LEAST_SIDE // film.shape[0])
+    share, is_found = (salient > 0).mean(), tuple(box) != whole(film)
+    return {
+        "film": _gray(_enlarged(film, times)),
+        "normal film": _gray(_enlarged(normal, times)),
+        f"residue: red brighter, blue darker, to {RESIDUE_RANGE:g}": colour_residual(_enlarged(residue, times), full=RESIDUE_RANGE),
+        f"salient: {share:.1%}, {'box: lungs' if is_found else 'lungs not found'}": _tinted(film, salient, box, times),
+    }
+
+
+def _tinted(film: Image, salient: Image, box: Image, times: int) -> Image:
+    share = TINT * _enlarged(salient, times)[..., None] / 255.0
+    panel = to_bytes(_gray(_enlarged(film, times)) / 255.0 * (1 - share) + np.array([0.0, 0.0, 1.0]) * share)
+    x0, y0, x1, y1 = (int(edge) * times for edge in box)
+    cv2.rectangle(panel, (x0, y0), (x1 - 1, y1 - 1), GREEN, max(1, round(len(panel) / LEAST_SIDE)))
+    return panel
+
+
+def _enlarged(image: Image, times: int) -> Image:
+    return image if times == 1 else cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+
+
+def _gray(image: Image) -> Image:
+    return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
 
 
 def _write(path: Path, image: Image) -> None:
@@ -66,4 +106,8 @@ def _write(path: Path, image: Image) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     except OSError as error:
-        raise ArchiveError(f"pictures cannot be written: {error.strerror}: {path.parent}") from None
+        raise _refused(error, path.parent) from None
+
+
+def _refused(error: OSError, folder: Path) -> ArchiveError:
+    return ArchiveError(f"pictures cannot be written: {error.strerror}: {folder}")

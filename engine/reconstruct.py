@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+import cv2
 
 from engine.errors import ArchiveError, ConfigError
+from engine.pictures import safe_name, to_bytes
 from engine.replay import Replay
 
 
@@ -26,8 +26,6 @@ def reconstruct(
     archive: str | Path, out: Path, *, rows: Sequence[int] | None = None, size: int | None = None, codec: str | None = None
 ) -> Written:
     """Writes `<sample_id>.png` for each of `rows` (all by default) that holds a code, `size` pixels square (the codec's by default)."""
-    import cv2
-
     replay = Replay(archive, codec=codec)
     ids = replay.sample_ids
     wanted = range(len(ids)) if rows is None else rows
@@ -42,25 +40,6 @@ def reconstruct(
     except OSError as error:
         raise ArchiveError(f"films cannot be written: {error.strerror}: {out}") from None
     return Written(films=len(with_code), without_code=len(wanted) - len(with_code), size=size or replay.codec.recipe.resolution)
-
-
-def to_bytes(film: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """[0, 1] floats as 8-bit gray, rounded to nearest."""
-    return np.clip(np.rint(film * 255.0), 0, 255).astype(np.uint8)
-
-
-def colour_residual(difference: np.ndarray[Any, Any], *, full: float) -> np.ndarray[Any, Any]:
-    """[H, W] differences as BGR bytes [H, W, 3]: white is none, red is positive, blue is negative, in full colour from `full` on."""
-    strength = np.clip(difference / full, -1, 1)
-    fade = 1 - np.abs(strength)
-    red, blue = np.where(strength >= 0, 1.0, fade), np.where(strength <= 0, 1.0, fade)
-    return to_bytes(np.stack([blue, fade, red], axis=-1))
-
-
-def safe_name(sample_id: str) -> PurePosixPath:
-    """`<sample_id>.png` below the output folder: an id may hold folders, but can never climb out of it."""
-    parts = [part for part in PurePosixPath(sample_id).parts if part not in ("/", "..", ".")] or ["_"]
-    return PurePosixPath(*parts[:-1], parts[-1] + ".png")
 
 
 def parse_rows(text: str, num_rows: int) -> range:

@@ -17,8 +17,8 @@ from engine import metrics
 from engine.archive.commits import read_receipts
 from engine.archive.reader import archive_status, mean_quality
 from engine.errors import SourceError
+from engine.pictures import colour_residual, to_bytes
 from engine.quality import mean_by_method, measure
-from engine.reconstruct import colour_residual, to_bytes
 from engine.replay import Replay, listed
 
 TILE = 256  # side of a film on the page, pixels

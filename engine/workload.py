@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.config import RefineConfig
+from engine.decompose import films_are_sums
 from engine.encode.codec import Codec
 from engine.encode.cost import codec_cost
 from engine.errors import ConfigError
@@ -28,20 +29,22 @@ class LevelWork:
 
 @dataclass(frozen=True, kw_only=True)
 class FilmWork:
-    """GFLOP of one film by part; `metrics` is that of its reconstructions."""
+    """GFLOP of one film by part; `metrics` is that of its reconstructions, `maps` that of the parts it is taken into."""
 
     encode: float
     refine: tuple[LevelWork, ...]
     metrics: float
+    maps: float = 0.0
 
     @property
     def gflop(self) -> float:
         """All of it."""
-        return self.encode + sum(level.gflop for level in self.refine) + self.metrics
+        return self.encode + sum(level.gflop for level in self.refine) + self.metrics + self.maps
 
 
-def film_work(codec: Codec, cfg: RefineConfig, *, metrics: bool = False) -> FilmWork:
-    """What coding one film costs, refined to the end of its budget; with `metrics` also the films that quality is measured on."""
+def film_work(codec: Codec, cfg: RefineConfig, *, metrics: bool = False, maps: bool = False) -> FilmWork:
+    """What coding one film costs, refined to the end of its budget; with `metrics` also the films that quality is measured on, with
+    `maps` the parts of a film, whose sum is then measured where it is the film."""
     cost = codec_cost(codec)
     full = codec.recipe.resolution
     planned = levels_of(codec, cfg) if cfg.steps else []
@@ -55,7 +58,13 @@ def film_work(codec: Codec, cfg: RefineConfig, *, metrics: bool = False) -> Film
         whole = (level.steps + 1) * (generator + sum(loss.values())) + once
         levels.append(LevelWork(resolution=level.resolution, steps=level.steps, generator=generator, loss=loss, gflop=whole))
     # a refined film is compared twice: as its encoder's code makes it, and as it is stored
-    return FilmWork(encode=cost.encode, refine=tuple(levels), metrics=cost.generate * (1 + bool(levels)) if metrics else 0.0)
+    times = 0 if maps and films_are_sums(codec) else 1 + bool(levels)
+    return FilmWork(
+        encode=cost.encode,
+        refine=tuple(levels),
+        metrics=cost.generate * times if metrics else 0.0,
+        maps=cost.decompose if maps else 0.0,
+    )
 
 
 def film_gigaflops(codec: Codec, cfg: RefineConfig) -> float:

@@ -14,8 +14,9 @@ from engine import encode_dataset, open_archive
 from engine.archive.root import plan_beside
 from engine.audit import audit_rows
 from engine.errors import ArchiveError, CodecError, ConfigError, SourceError
+from engine.pictures import colour_residual, safe_name
 from engine.quality import ENCODER, GRAY, STORED, THUMBNAIL, measure
-from engine.reconstruct import colour_residual, parse_rows, reconstruct, rows_of_ids, safe_name
+from engine.reconstruct import parse_rows, reconstruct, rows_of_ids
 from engine.replay import Replay
 from engine.report import RESIDUAL_RANGE, write_report
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.records import ShardReceipt
 
-STAGES = ("decode", "encode", "refine", "metrics", "archive")  # in the order in which a film meets them; others come last
+STAGES = ("decode", "encode", "refine", "maps", "metrics", "archive")  # in the order in which a film meets them; others come last
 
 
 def pace(receipts: Sequence[ShardReceipt], *, pending: int) -> dict[str, Any]:

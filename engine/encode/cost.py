@@ -1,11 +1,13 @@
-"""What a codec's work costs, counted and not measured: floating-point operations of a film coded, made, or refined by a step."""
+"""What a codec's work costs, counted and not measured: floating-point operations of a film coded, made, parted, or refined by a step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,11 +17,12 @@ from engine.encode.codec import Codec
 @dataclass(frozen=True, kw_only=True)
 class CodecCost:
     """GFLOP a film, a multiply and an add being two: `encode` (0 without an encoder), `generate`, and `gradient`, a step of refinement by
-    resolution: the film, and the gradient of its loss in the code."""
+    resolution: the film, and the gradient of its loss in the code; `decompose`, both parts of a film (0 where the codec parts none)."""
 
     encode: float
     generate: float
     gradient: dict[int, float]
+    decompose: float = 0.0
 
 
 def codec_cost(codec: Codec) -> CodecCost:
@@ -32,19 +35,21 @@ def codec_cost(codec: Codec) -> CodecCost:
     generators = {head.resolution: codec.frozen_generator(torch.float32, head=head) for head in heads}
     generators[codec.recipe.resolution] = codec.frozen_generator(torch.float32)
     steps = {resolution: _count(generator, (1, *codec.code_shape)) for resolution, generator in generators.items()}
+    parted: Any = getattr(codec.generator.network, "decompose", None)
     return CodecCost(
         encode=0.0 if codec.encoder is None else _count(codec.encoder, pixels)[0],
         generate=steps[codec.recipe.resolution][0],
         gradient={resolution: sum(both) for resolution, both in steps.items()},
+        decompose=0.0 if parted is None else _count(lambda codes: torch.cat(parted(codes), dim=1), (1, *codec.code_shape))[0],
     )
 
 
-def _count(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
+def _count(run: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[float, float]:
     """GFLOP of a call, and of the gradient in its argument: shapes are followed, nothing is computed."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         rows = torch.empty(shape).requires_grad_()
         with FlopCounterMode(display=False) as forward:
-            result = module(rows)
+            result = run(rows)
         with FlopCounterMode(display=False) as backward:
             torch.autograd.grad(result.float().sum(), rows)
     return forward.get_total_flops() / 1e9, backward.get_total_flops() / 1e9

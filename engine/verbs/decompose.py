@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from engine.config import BACKENDS
 from engine.verbs import encode
 
 HELP = "films into normal film, residue and saliency maps, beside their codes in an archive"
 
 SETTINGS = (
-    *("batch_size", "shard_rows", "workers", "address", "backend", "precision", "threads", "max_pixels", "metrics", "film_size", "dtype"),
-    *("id_from", "limit", "resume", "overwrite", "embed_codec", "quiet"),
+    *("batch_size", "shard_rows", "workers", "address", "backend", "precision", "decoder", "threads", "max_pixels", "metrics", "film_size"),
+    *("dtype", "id_from", "limit", "resume", "overwrite", "embed_codec", "quiet"),
 )
 
 
@@ -26,15 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     maps.add_argument("--png", metavar="DIR", help="also write a picture for each film: film, normal film, residue, saliency")
     maps.add_argument("--metrics", choices=("none", "mse", "full"), default="full", help="quality of normal film + residue, with each code")
     maps.add_argument("--film-size", type=int, default=1024, metavar="PX", help="side at which quality is measured")
-    running = parser.add_argument_group("running")
-    running.add_argument("--workers", type=int, metavar="N", help="Ray workers; 0: in this process; left out: 0, or one a GPU of a cluster")
-    running.add_argument("--address", metavar="RAY", help="the Ray cluster to join; left out: RAY_ADDRESS, else this machine")
-    running.add_argument("--batch-size", type=int, default=16, metavar="B", help="films decomposed together")
-    running.add_argument("--backend", choices=BACKENDS, default="auto", help="how encoder and generator run; maps are made eagerly")
-    running.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the networks")
-    running.add_argument("--threads", type=int, default=0, metavar="N", help="decoding threads of a worker; 0: one a core")
-    running.add_argument("--max-pixels", type=int, default=100_000_000, metavar="N", help="larger films, as a square, are refused")
-    running.add_argument("--quiet", action="store_true", help="no progress")
+    encode.add_running(parser.add_argument_group("running"))
     encode.add_archive(parser.add_argument_group("archive"))
 
 
@@ -47,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from engine.config import MapsConfig
     from engine.encode_dataset import run_job
     from engine.job import job_config
-    from engine.map_strips import write_strips
+    from engine.map_strips import check_folder, write_strips
     from engine.verbs.keyfile import read_key
     from engine.verbs.output import emit
 
@@ -55,7 +46,12 @@ def run(args: argparse.Namespace) -> int:
     maps = MapsConfig(lungs=str(Path(args.lungs).absolute()) if args.lungs else "", floor=args.floor)
     settings = {name: getattr(args, name) for name in SETTINGS} | {"maps": maps}
     hash_key = read_key(args.hash_ids)
-    summary = run_job(job_config(args.source, args.archive, args.codec, hash_key=hash_key, **settings))
+    job = job_config(args.source, args.archive, args.codec, hash_key=hash_key, **settings)
+    if args.dry_run:
+        return encode.dry_run(job)
+    if args.png:
+        check_folder(Path(args.png))  # before hours of work, not after
+    summary = run_job(job)
     means = mean_quality(args.archive, ("residue_mean", "salient_share"))
     lines = [encode.sentence(args.archive, summary), *encode.reasons(summary)]
     if means["residue_mean"] is not None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from engine.config import BACKENDS, LpipsNet, OptimiserName
+
+if TYPE_CHECKING:
+    from engine.job import JobConfig
 
 HELP = "a data set of films in, a verified archive of codes out"
 
@@ -28,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--archive", required=True, metavar="OUT.zarr", help="where the codes go")
     parser.add_argument("--codec", required=True, metavar="NAME_OR_DIR", help="a codec directory, or a shipped one by name")
     _add_coding(parser.add_argument_group("coding"))
-    _add_running(parser.add_argument_group("running"))
+    add_running(parser.add_argument_group("running"))
     add_archive(parser.add_argument_group("archive"))
 
 
@@ -49,7 +52,8 @@ def _add_coding(group: Any) -> None:
     group.add_argument("--seed", type=int, default=0, help="for runs that draw at random; in this version none does")
 
 
-def _add_running(group: Any) -> None:
+def add_running(group: Any) -> None:
+    """Where and how films are worked on, which leaves no trace in the codes but rounding; and what is shown of it."""
     group.add_argument("--workers", type=int, metavar="N", help="Ray workers; 0: in this process; left out: 0, or one a GPU of a cluster")
     group.add_argument("--address", metavar="RAY", help="the Ray cluster to join; left out: RAY_ADDRESS, else this machine")
     group.add_argument("--batch-size", type=int, default=16, metavar="B", help="films coded together")
@@ -93,12 +97,7 @@ def run(args: argparse.Namespace) -> int:
     settings |= {"coarse": args.coarse is not False, "weights": args.weights or ""}
     job = job_config(args.source, args.archive, args.codec, hash_key=read_key(args.hash_ids), **settings)
     if args.dry_run:
-        import json
-
-        from engine.estimate import estimate
-
-        print(json.dumps(estimate(job)))
-        return 0
+        return dry_run(job)
     from dataclasses import asdict
 
     from engine.encode_dataset import run_job
@@ -106,6 +105,16 @@ def run(args: argparse.Namespace) -> int:
     summary = run_job(job)
     emit(args, "\n".join([sentence(args.archive, summary), *reasons(summary)]), asdict(summary))
     return verdict("encode", args, summary)
+
+
+def dry_run(job: JobConfig) -> int:
+    """Prints what the job would cost as JSON, and does nothing else."""
+    import json
+
+    from engine.estimate import estimate
+
+    print(json.dumps(estimate(job)))
+    return 0
 
 
 def check_fraction(args: argparse.Namespace) -> None:

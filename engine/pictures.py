@@ -1,0 +1,43 @@
+"""Pictures to look at: films as bytes, differences as colours, names above panels, and file names that stay in their folder."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+
+Image = np.ndarray[Any, Any]
+
+_SIDE = 256  # pixels of a panel at which letters have their own size
+_LINE = 18 / 256  # height of the line of a name, as a share of a panel's side
+_LIGHT = (235, 235, 235)
+
+
+def to_bytes(film: Image) -> Image:
+    """[0, 1] floats as 8-bit gray, rounded to nearest."""
+    return np.clip(np.rint(film * 255.0), 0, 255).astype(np.uint8)
+
+
+def colour_residual(difference: Image, *, full: float) -> Image:
+    """[H, W] differences as BGR bytes [H, W, 3]: white is none, red is positive, blue is negative, in full colour from `full` on."""
+    strength = np.clip(difference / full, -1, 1)
+    fade = 1 - np.abs(strength)
+    red, blue = np.where(strength >= 0, 1.0, fade), np.where(strength <= 0, 1.0, fade)
+    return to_bytes(np.stack([blue, fade, red], axis=-1))
+
+
+def named(panel: Image, name: str) -> Image:
+    """A BGR panel below a line with its name; letters grow with it."""
+    size = len(panel) / _SIDE
+    line = np.zeros((round(_LINE * len(panel)), panel.shape[1], 3), np.uint8)
+    place, thickness = (round(3 * size), round(13 * size)), max(1, round(size))
+    cv2.putText(line, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, _LIGHT, thickness, cv2.LINE_AA)
+    return np.concatenate([line, panel])
+
+
+def safe_name(sample_id: str) -> PurePosixPath:
+    """`<sample_id>.png` below the output folder: an id may hold folders, but can never climb out of it."""
+    parts = [part for part in PurePosixPath(sample_id).parts if part not in ("/", "..", ".")] or ["_"]
+    return PurePosixPath(*parts[:-1], parts[-1] + ".png")
