@@ -6,10 +6,10 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.13 python3
 	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
 PY := $(VENV)/bin/python
 
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test lint format bench systems lock clean
 
 help:
-	@echo 'make setup | demo | test | lint | format | bench | lock | clean'
+	@echo 'make setup | demo | test | lint | format | bench | systems | lock | clean'
 
 setup: $(VENV)/.stamp
 
@@ -49,6 +49,11 @@ format: setup
 
 bench: setup
 	$(VENV)/bin/latentray bench
+
+# Trains what benchmarks/systems.mk says and is not there yet, then compares all of it.
+include benchmarks/systems.mk
+systems: setup $(TRAINED)
+	$(VENV)/bin/latentray bench systems
 
 # Keeps the versions that the lock has and adds what pyproject.toml newly asks for; `make lock UPGRADE=--upgrade` takes the newest.
 lock: setup

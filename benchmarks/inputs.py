@@ -7,11 +7,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.commands import run_latentray
+from engine.classify.classifier_spec import CLASSIFIER_JSON
 from engine.config import DecodeConfig
+from engine.encode.codec_spec import CODEC_JSON
 from engine.errors import ConfigError
 from engine.source.opening import read_bytes
 from engine.source.place import local_path
@@ -21,19 +23,23 @@ FILMS_VARIABLE = "LATENTRAY_FILMS"  # a folder of real films with manifest.csv a
 PHANTOMS, PHANTOMS_TO_FIT = "phantom:64?seed=11", "phantom:320?seed=12&size=256"
 QUICK_PHANTOMS, QUICK_PHANTOMS_TO_FIT = "phantom:8?seed=11&size=256", "phantom:24?seed=12&size=64"
 QUICK_FILMS = 8
+UNSEEN, QUICK_UNSEEN = "phantom:128?seed=4242", "phantom:8?seed=4242&size=256"  # no training of ours draws this series
+DEMO = "demo"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """One run of the benchmarks: SOURCE of the films and codec directory, None for the defaults below; `quick` for a few films and repeats.
 
-    `scratch` keeps what is made once (phantoms as files, a fitted codec) and what is thrown away after each benchmark.
+    `scratch` keeps what is made once (phantoms as files, a fitted codec) and what is thrown away after each benchmark. `systems`: where
+    `make systems` leaves the codecs that `bench systems` finds by itself, and where their pictures go.
     """
 
     films: str | None = None
     codec: str | None = None
     quick: bool = False
     scratch: Path = Path("runs/bench")
+    systems: Path = Path("runs/systems")
 
 
 def say(text: str) -> None:
@@ -84,6 +90,45 @@ def codec_directory(options: Options) -> str:
     return str(codec)
 
 
+def film_sets(options: Options) -> dict[str, list[Path]]:
+    """Films by the name of their set: unseen phantoms and, where LATENTRAY_FILMS has them, real films; with a source, that one alone."""
+    if options.films:
+        return {"films": film_files(options)}
+    sets = {"phantoms": film_files(replace(options, films=QUICK_UNSEEN if options.quick else UNSEEN))}
+    return sets | ({"real films": film_files(options)} if _has_real_films() else {})
+
+
+def codec_directories(options: Options) -> dict[str, str]:
+    """Codecs by name: the one asked for, or those of the folder asked for in name order, then the shipped demo and the default PCA.
+
+    Raises ConfigError where a folder was asked for and has none. Left out, it is `options.systems`, which may be empty or missing.
+    """
+    if options.codec and (options.codec == DEMO or (Path(options.codec) / CODEC_JSON).is_file()):
+        found = {Path(options.codec).resolve().name: options.codec}
+    else:
+        folder = Path(options.codec) if options.codec else options.systems
+        found = {path.name: str(path) for path in _folders_with(CODEC_JSON, folder)}
+        if options.codec and not found:
+            raise ConfigError(f"no {CODEC_JSON} lies there, nor in a folder of it: {options.codec}")
+    fitted = codec_directory(replace(options, codec=None))
+    return found | {name: path for name, path in {DEMO: DEMO, Path(fitted).name: fitted}.items() if name not in found}
+
+
+def classifier_directory(options: Options) -> Path | None:
+    """The first classifier beside the codecs of the folder asked for, else of `options.systems`; None where there is none."""
+    beside = _folders_with(CLASSIFIER_JSON, Path(options.codec)) if options.codec else []
+    return next(iter([*beside, *_folders_with(CLASSIFIER_JSON, options.systems)]), None)
+
+
+def _folders_with(name: str, folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{name}"))
+
+
+def _has_real_films() -> bool:
+    folder = _folder()
+    return folder is not None and (folder / "manifest.csv").is_file()
+
+
 def _folder() -> Path | None:
     value = os.environ.get(FILMS_VARIABLE)
     if not value:
@@ -96,7 +141,7 @@ def _folder() -> Path | None:
 def _real_films(scratch: Path) -> str | None:
     """A manifest of the real films of one size and source, since mixed ones would make repeats differ for no reason of ours."""
     folder = _folder()
-    if folder is None or not (folder / "manifest.csv").is_file():
+    if folder is None or not _has_real_films():
         return None
     with (folder / "manifest.csv").open(newline="") as file:
         paths = [folder / row["path"] for row in csv.DictReader(file) if row.get("source") == "nih" and row.get("width") == "1024"]

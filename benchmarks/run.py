@@ -25,6 +25,7 @@ BENCHMARKS = {
     "kernels": "benchmarks.kernel_ops",
     "train": "benchmarks.train",
     "quality": "benchmarks.quality",
+    "systems": "benchmarks.systems",
 }
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which benchmarks, on what, and where the results go."""
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run: {', '.join(BENCHMARKS)}; left out: all")
     parser.add_argument("--films", metavar="SOURCE", help="films as `encode` takes them; left out: those of LATENTRAY_FILMS, else phantoms")
-    parser.add_argument("--codec", metavar="DIR", help="the codec; left out: a PCA codec, fitted once")
+    parser.add_argument("--codec", metavar="DIR", help="the codec (systems: or a folder of codecs); left out: a PCA codec, fitted once")
     parser.add_argument("--quick", action="store_true", help="few films and repeats, to see that everything runs; figures mean little")
     parser.add_argument("--out", metavar="DIR", type=Path, default=RESULTS, help="where <machine>/<time>.jsonl goes")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A.jsonl", "B.jsonl"), help="two results side by side; measures nothing")

@@ -34,7 +34,7 @@ def run_quickly(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_unknown_benchmark_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb("bench", bench, ["decode", "speed"]) == 2
-    known = "decode, encode, memory, driver, refine, slots, backends, kernels, train, quality"
+    known = "decode, encode, memory, driver, refine, slots, backends, kernels, train, quality, systems"
     assert capsys.readouterr().err == f"latentray bench: benchmarks are {known}; there is no such one: speed\n"
 
 
@@ -144,3 +144,18 @@ def test_quality_puts_the_codec_beside_its_floors(workplace: Path, capsys: pytes
     assert worse["verdict"] == "at most 0: met"
     assert 0 < refined["ratio"] <= 1
     assert len(refined["values"]) == len(alone["values"])
+
+
+@pytest.mark.slow
+def test_systems_stand_side_by_side_with_their_pictures(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, rows = run_quickly("systems", workplace, capsys)
+    assert code == 0
+    demo, pca, *floors = rows
+    assert [row["step"] for row in (demo, pca)] == ["films: demo", "films: pca-quick"]
+    assert [row["step"] for row in floors] == ["films: thumbnail of 32 bytes", "films: thumbnail of 512 bytes"]
+    assert (demo["figures"]["training images"], pca["figures"]["training images"]) == (37_600, 24)
+    assert demo["figures"]["code bytes"] == 512
+    for row in rows:
+        assert 10 < row["quality"]["mean PSNR dB"] < 60
+        assert "Fréchet" not in row["quality"]  # there is no classifier
+    assert {path.name for path in (workplace / "runs" / "systems" / "figures").iterdir()} == {"demo.png", "pca-quick.png"}
