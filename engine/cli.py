@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from engine.errors import LatentrayError
 
@@ -30,7 +31,11 @@ class Verb(Protocol):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints are one line."""
+    """An ArgumentParser whose complaints are one line, and to which `-3,0,3` is a value, as -3 is."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
         """Prints the complaint and where to read more; exits 2."""

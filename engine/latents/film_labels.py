@@ -1,0 +1,141 @@
+"""What is known of the films of an archive: columns of a table or the truth of phantoms, matched by id; and one attribute as yes or no."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.archive.root import plan_beside
+from engine.errors import ArchiveError, ConfigError, SourceError
+from engine.labels import LabelSpec
+from engine.latents.codes import Codes
+from engine.records import ImageRef
+from engine.replay import listed
+from engine.source.identity import hash_id
+from engine.source.plan import open_plan
+from engine.source.plan_file import LABEL, read_about
+
+IDS = ("id", "sample_id")  # columns of ids; without one, the stem of "path"
+_SHOWN = 8
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+Marks = np.ndarray[Any, np.dtype[np.bool_]]
+Table = Mapping[str, Mapping[str, str | None]]
+"""Cells by column, then by id; None for empty ones."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Marked:
+    """Which codes have an attribute: `places` among the codes [n], `marks` of these [n]. `unknown`: codes that it says nothing of."""
+
+    places: Rows
+    marks: Marks
+    unknown: int
+
+
+def read_table(place: str | None, archive: str | Path, columns: Iterable[str], *, hash_key: bytes | None = None) -> Table:
+    """Columns of a CSV or Parquet table, of `phantom:N?seed=K`, or with None of the manifest that the archive was made from.
+
+    `hash_key` turns the table's ids into those of an archive of hashed ids. Raises SourceError where there is no such table, and
+    ConfigError for a column that it has not.
+    """
+    wanted = tuple(dict.fromkeys(columns))
+    if place is None:
+        return _of_plan(plan_beside(archive), wanted)
+    found = _of_listed(place, wanted) if place.startswith("phantom:") else _of_file(Path(place), wanted)
+    if hash_key is None:
+        return found
+    return {name: {hash_id(sample_id, hash_key): cell for sample_id, cell in cells.items()} for name, cells in found.items()}
+
+
+def mark(codes: Codes, table: Table, attribute: str) -> Marked:
+    """Which of the codes have the attribute, as `LabelSpec` reads it ("cardiomegaly", "opacity?", "sex=F", "NAME: TERM, TERM").
+
+    Raises SourceError where the table knows none of the ids.
+    """
+    spec = LabelSpec.parse(attribute)
+    known = [place for place, name in enumerate(codes.ids) if all(name in table[column] for column in spec.columns)]
+    if not known:
+        raise SourceError(f"none of the {len(codes)} ids is in the labels (of an archive of hashed ids, name --hash-ids): {codes.ids[0]}")
+    cells = {column: [table[column][codes.ids[place]] for place in known] for column in spec.columns}
+    said = [(place, mark) for place, mark in zip(known, spec.marks(cells), strict=True) if mark is not None]
+    if not said:
+        raise SourceError(f"labels say neither yes nor no of any film for this attribute: {attribute}")
+    places, marks = zip(*said, strict=True)
+    return Marked(places=np.array(places, dtype=np.int64), marks=np.array(marks, dtype=bool), unknown=len(codes) - len(said))
+
+
+def _of_plan(plan: Path, columns: Sequence[str]) -> Table:
+    try:
+        if read_about(plan)[0].kind == "phantom":
+            return _of_phantoms((shard.refs for shard in open_plan(plan).shards()), columns)
+        names = [name.removeprefix(LABEL) for name in pq.read_schema(plan).names if name.startswith(LABEL)]
+        _check_columns(columns, names, "the manifest that the archive was made from")
+        table = pq.read_table(plan, columns=["sample_id", *(LABEL + name for name in columns)])
+    except (OSError, ArchiveError, pa.ArrowException):
+        raise SourceError(f"the archive's own plan cannot be read, name a table with --labels: {plan}") from None
+    ids = table.column("sample_id").to_pylist()
+    return {name: dict(zip(ids, map(_cell, table.column(LABEL + name).to_pylist()), strict=True)) for name in columns}
+
+
+def _of_phantoms(shards: Iterable[Sequence[ImageRef]], columns: Sequence[str]) -> Table:
+    from engine.source.phantom import draw_labels, parse_phantom_uri  # a simulator, which films of patients need not load
+
+    found: dict[str, dict[str, str | None]] = {name: {} for name in columns}
+    for ref in chain.from_iterable(shards):
+        place = parse_phantom_uri(ref.uri)
+        truth = draw_labels(place.seed, place.index, size=place.size)
+        _check_columns(columns, list(truth), "phantoms")
+        for name in columns:
+            value = truth[name]
+            found[name][ref.sample_id] = _cell(int(value) if isinstance(value, bool) else value)
+    return found
+
+
+def _of_listed(source: str, columns: Sequence[str]) -> Table:
+    with listed(source, id_from=None) as plan:
+        return _of_phantoms((shard.refs for shard in plan.shards()), columns)
+
+
+def _of_file(path: Path, columns: Sequence[str]) -> Table:
+    try:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path).to_pydict()
+        else:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+                table = {name: [row[name] for row in rows] for name in reader.fieldnames or ()}
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+        raise SourceError(f"labels cannot be read ({getattr(error, 'strerror', None) or error}): {path}") from None
+    _check_columns(columns, list(table), "the labels")
+    ids = _ids(table, path)
+    return {name: dict(zip(ids, map(_cell, table[name]), strict=True)) for name in columns}
+
+
+def _ids(table: Mapping[str, Sequence[Any]], path: Path) -> list[str]:
+    for name in IDS:
+        if name in table:
+            return [str(value) for value in table[name]]
+    if "path" in table:
+        return [Path(str(value)).stem for value in table["path"]]
+    raise ConfigError(f"labels need a column of ids ({', '.join(IDS)}, or path for its stem), there are {', '.join(table)}: {path}")
+
+
+def _check_columns(wanted: Sequence[str], there: Sequence[str], what: str) -> None:
+    for name in wanted:
+        if name not in there:
+            shown = ", ".join(there[:_SHOWN]) + (" ..." if len(there) > _SHOWN else "")
+            raise ConfigError(f"{what} has no such column, there are {shown or 'none'}: {name}")
+
+
+def _cell(value: object) -> str | None:
+    return None if value is None or str(value).strip() == "" else str(value)
