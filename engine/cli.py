@@ -45,8 +45,12 @@ class OneLineParser(argparse.ArgumentParser):
 def main(argv: Sequence[str]) -> int:
     """Runs `latentray VERB ...`; returns the exit code: 0 done, 1 a check failed, 2 bad request, 3 fingerprint mismatch."""
     verbs = {point.name: point for point in entry_points(group=GROUP)}
+    needs_help = not argv or argv[0] in ("-h", "--help")
     parser = OneLineParser(
-        prog="latentray", description="Chest radiographs to latent codes and back.", epilog=_list_of(verbs), formatter_class=_Raw
+        prog="latentray",
+        description="Chest radiographs to latent codes and back.",
+        epilog=_list_of(verbs) if needs_help else None,  # it loads them all, any of which may be another package's and broken
+        formatter_class=_Raw,
     )
     parser.add_argument("--version", action="version", version=f"latentray {version('latentray')}")
     parser.add_argument("verb", choices=sorted(verbs), metavar="VERB")
