@@ -101,7 +101,7 @@ def judge_direction(values: Array, marks: Marks, method: str, *, seed: int) -> D
     values = np.asarray(values, dtype=np.float64)
     whole = values @ find_direction(values, marks, method)
     along, is_right = np.empty(len(values)), np.empty(len(values), dtype=bool)
-    for held_out in _folds(marks, seed):
+    for held_out in folds(marks, seed):
         rest = ~held_out
         direction = find_direction(values[rest], marks[rest], method)
         known = values[rest] @ direction
@@ -146,7 +146,7 @@ def _spread(values: Array) -> Array:
     return np.where(spread > 1e-9 * spread.max(initial=0.0), spread, 1.0)
 
 
-def _folds(marks: Marks, seed: int) -> Iterator[Marks]:
+def folds(marks: Marks, seed: int) -> Iterator[Marks]:
     """FOLDS disjoint parts, each with its share of both classes."""
     fold = np.empty(len(marks), dtype=np.int64)
     for each in (marks, ~marks):

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.archive.root import plan_beside
+from engine.archive.root import AnyPath, plan_beside
 from engine.errors import ArchiveError, ConfigError, SourceError
 from engine.labels import LabelSpec
 from engine.latents.codes import Codes
@@ -41,7 +41,7 @@ class Marked:
     unknown: int
 
 
-def read_table(place: str | None, archive: str | Path, columns: Iterable[str], *, hash_key: bytes | None = None) -> Table:
+def read_table(place: str | None, archive: AnyPath, columns: Iterable[str], *, hash_key: bytes | None = None) -> Table:
     """Columns of a CSV or Parquet table, of `phantom:N?seed=K`, or with None of the manifest that the archive was made from.
 
     `hash_key` turns the table's ids into those of an archive of hashed ids. Raises SourceError where there is no such table, and
