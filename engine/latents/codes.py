@@ -39,7 +39,7 @@ class Space:
     def on_gauge(self, values: Values) -> Values:
         """Codes [n, size] as the codec's gauge has them."""
         latents = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).reshape(-1, *self.shape)
-        found: Values = project(latents, self.gauge).reshape(len(values), -1).numpy()
+        found: Values = project(latents, self.gauge).reshape(len(values), self.size).numpy()
         return found
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from engine.archive import store
 from engine.archive.reader import read_codec_files
-from engine.archive.root import AnyPath, Root, plan_beside, read_root
+from engine.archive.root import AnyPath, plan_beside, read_root
 from engine.archive.schema import OWN_ATTRIBUTES, SOURCE_PARTS, ArchiveSpec
 from engine.archive.writer import ShardWriter, fill_archive, finalise
+from engine.config import DecodeConfig
+from engine.encode.codec import Codec
 from engine.errors import ArchiveError
 from engine.latents.codes import Values
 from engine.records import Shard, ShardRows, Status
@@ -25,20 +28,79 @@ _MEASURED = ("mse_initial", "mse", "psnr", "ssim")
 Cells = Sequence[str | None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Like:
+    """What a new archive takes over: the form of its codes, the `parts` of a fingerprint that say how films come from them, and the codec.
+
+    `origin`: the archive that its codes come from, by fingerprint and plan; empty where there was only a codec.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: Literal["f2", "f4"]
+    parts: Mapping[str, Any]
+    software: Mapping[str, str]
+    shard_rows: int
+    codec_files: Mapping[str, bytes] | None
+    origin: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def like_archive(path: AnyPath) -> Like:
+    """The codec, type and codec files of an archive. Raises ArchiveError."""
+    root = read_root(path)
+    latent = root.columns["latent"]
+    return Like(
+        dims=tuple(latent["dimension_names"][1:]),
+        shape=tuple(latent["shape"][1:]),
+        dtype="f2" if latent["data_type"] == "float16" else "f4",
+        parts={name: part for name, part in root.parts.items() if name not in (*SOURCE_PARTS, "maps", "refine")},
+        software=root.attributes["software"],
+        shard_rows=root.shard_rows,
+        codec_files=read_codec_files(path),
+        origin={"fingerprint": root.attributes["fingerprint"], "plan": root.attributes["plan"]["digest"]},
+        attributes={name: value for name, value in root.attributes.items() if name not in OWN_ATTRIBUTES},
+    )
+
+
+def like_codec(codec: Codec, *, software: Mapping[str, str], codec_files: Mapping[str, bytes] | None, shard_rows: int = 1024) -> Like:
+    """A codec of which no archive is there yet. Codes are stored as float32, just as they were made; `codec_files` as for a new archive."""
+    limits = DecodeConfig()
+    return Like(
+        dims=codec.code_dims,
+        shape=codec.code_shape,
+        dtype="f4",
+        parts={
+            "codec": {"name": codec.name, "digest": codec.digest},
+            "recipe": codec.recipe.to_json(),
+            "latent": {"dims": list(codec.code_dims), "shape": list(codec.code_shape), "dtype": "f4", "gauge": codec.gauge},
+            "film_size": None,
+            "precision": "fp32",
+            "limits": {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels},
+        },
+        software=software,
+        shard_rows=shard_rows,
+        codec_files=codec_files,
+    )
+
+
 def write_codes(
-    out: Path, like: AnyPath, *, values: Values, ids: Sequence[str], labels: Mapping[str, Cells] | None = None, made: Mapping[str, Any]
+    out: Path,
+    like: AnyPath | Like,
+    *,
+    values: Values,
+    ids: Sequence[str],
+    labels: Mapping[str, Cells] | None = None,
+    made: Mapping[str, Any],
 ) -> None:
-    """Writes codes [n, d] under ids of their own into a new archive of the codec, type and codec files of the archive `like`.
+    """Writes codes [n, d] under ids of their own into a new archive like `like`, an archive or what is taken over.
 
     `labels`: cells by column, which its plan holds beside it, so that every verb finds them. `made`: how the codes came about, part of the
     fingerprint. Nothing was measured: quality is NaN. `out` comes into being whole or not at all; raises ArchiveError where it exists.
     """
-    if "://" in str(out):
-        raise ArchiveError(f"archives lie on a file system in this version, not behind a URL: {out}")
-    if out.exists():
-        raise ArchiveError(f"archive is there already, name another: {out}")
-    root, columns = read_root(like), dict(labels or {})
-    shard_rows = min(root.shard_rows, len(ids))
+    check_is_free(out)
+    like, columns = like if isinstance(like, Like) else like_archive(like), dict(labels or {})
+    shard_rows = min(like.shard_rows, len(ids))
     about = About(
         num_rows=len(ids),
         shard_rows=shard_rows,
@@ -53,44 +115,48 @@ def write_codes(
         path = aside / "plan.parquet"
         write_plan(path, ((name, "", *row) for name, row in zip(ids, cells, strict=True)), about)
         plan = open_plan(path)
-        fill_archive(aside, _spec(root, plan, made), codec_files=read_codec_files(like))
+        fill_archive(aside, _spec(like, plan, made), codec_files=like.codec_files)
         writer = ShardWriter(aside)
         for shard in plan.shards():
-            writer.publish(shard, _rows(shard, values, writer.latent_dtype, root), made_by={"made": dict(made)}, seconds={})
+            writer.publish(shard, _rows(shard, values, like), made_by={"made": dict(made)}, seconds={})
         finalise(aside)
         path.replace(plan_beside(out))
 
 
-def _spec(root: Root, plan: Plan, made: Mapping[str, Any]) -> ArchiveSpec:
-    latent = root.columns["latent"]
-    kept = {name: part for name, part in root.parts.items() if name not in (*SOURCE_PARTS, "maps", "refine")}
-    origin = {"fingerprint": root.attributes["fingerprint"], "plan": root.attributes["plan"]["digest"]}
+def check_is_free(out: Path) -> None:
+    """Raises ArchiveError unless a new archive can have this name: worth asking before hours of work."""
+    if "://" in str(out):
+        raise ArchiveError(f"archives lie on a file system in this version, not behind a URL: {out}")
+    if out.exists():
+        raise ArchiveError(f"archive is there already, name another: {out}")
+
+
+def _spec(like: Like, plan: Plan, made: Mapping[str, Any]) -> ArchiveSpec:
     return ArchiveSpec(
         num_rows=plan.num_rows,
         shard_rows=plan.shard_rows,
-        latent_dims=tuple(latent["dimension_names"][1:]),
-        latent_shape=tuple(latent["shape"][1:]),
-        latent_dtype="f2" if latent["data_type"] == "float16" else "f4",
+        latent_dims=like.dims,
+        latent_shape=like.shape,
+        latent_dtype=like.dtype,
         fingerprint_parts={
-            **kept,
-            "made": {"from": origin, **made},
+            **like.parts,
+            "made": {**({"from": dict(like.origin)} if like.origin else {}), **made},
             "metrics": "none",
             "shard_rows": plan.shard_rows,
             "plan": plan.digest,
         },
         plan_digest=plan.digest,
         plan_sha256=plan.file_sha256,
-        software=root.attributes["software"],
-        attributes={name: value for name, value in root.attributes.items() if name not in OWN_ATTRIBUTES},
+        software=like.software,
+        attributes=like.attributes,
     )
 
 
-def _rows(shard: Shard, values: Values, dtype: str, root: Root) -> ShardRows:
+def _rows(shard: Shard, values: Values, like: Like) -> ShardRows:
     first, count = shard.refs[0].row, len(shard.refs)
-    shape = tuple(root.columns["latent"]["shape"][1:])
-    latent = values[first : first + count].reshape(count, *shape).astype(np.dtype(dtype))
+    latent = values[first : first + count].reshape(count, *like.shape).astype(np.dtype(like.dtype))
     if not np.isfinite(latent).all():
-        raise ArchiveError(f"codes cannot be stored as {dtype}: one of rows {first} to {first + count - 1} is not finite")
+        raise ArchiveError(f"codes cannot be stored as {like.dtype}: one of rows {first} to {first + count - 1} is not finite")
     return ShardRows(
         columns={
             "latent": latent,
