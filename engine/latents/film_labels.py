@@ -41,13 +41,13 @@ class Marked:
     unknown: int
 
 
-def read_table(place: str | None, archive: AnyPath, columns: Iterable[str], *, hash_key: bytes | None = None) -> Table:
-    """Columns of a CSV or Parquet table, of `phantom:N?seed=K`, or with None of the manifest that the archive was made from.
+def read_table(place: str | None, archive: AnyPath, columns: Iterable[str] | None, *, hash_key: bytes | None = None) -> Table:
+    """These columns, or with None all, of a CSV or Parquet table, of `phantom:N?seed=K`, or without a `place` of the archive's own plan.
 
     `hash_key` turns the table's ids into those of an archive of hashed ids. Raises SourceError where there is no such table, and
     ConfigError for a column that it has not.
     """
-    wanted = tuple(dict.fromkeys(columns))
+    wanted = None if columns is None else tuple(dict.fromkeys(columns))
     if place is None:
         return _of_plan(plan_beside(archive), wanted)
     found = _of_listed(place, wanted) if place.startswith("phantom:") else _of_file(Path(place), wanted)
@@ -73,12 +73,12 @@ def mark(codes: Codes, table: Table, attribute: str) -> Marked:
     return Marked(places=np.array(places, dtype=np.int64), marks=np.array(marks, dtype=bool), unknown=len(codes) - len(said))
 
 
-def _of_plan(plan: Path, columns: Sequence[str]) -> Table:
+def _of_plan(plan: Path, columns: Sequence[str] | None) -> Table:
     try:
         if read_about(plan)[0].kind == "phantom":
             return _of_phantoms((shard.refs for shard in open_plan(plan).shards()), columns)
         names = [name.removeprefix(LABEL) for name in pq.read_schema(plan).names if name.startswith(LABEL)]
-        _check_columns(columns, names, "the manifest that the archive was made from")
+        columns = _check_columns(columns, names, "the manifest that the archive was made from")
         table = pq.read_table(plan, columns=["sample_id", *(LABEL + name for name in columns)])
     except (OSError, ArchiveError, pa.ArrowException):
         raise SourceError(f"the archive's own plan cannot be read, name a table with --labels: {plan}") from None
@@ -86,26 +86,25 @@ def _of_plan(plan: Path, columns: Sequence[str]) -> Table:
     return {name: dict(zip(ids, map(_cell, table.column(LABEL + name).to_pylist()), strict=True)) for name in columns}
 
 
-def _of_phantoms(shards: Iterable[Sequence[ImageRef]], columns: Sequence[str]) -> Table:
+def _of_phantoms(shards: Iterable[Sequence[ImageRef]], columns: Sequence[str] | None) -> Table:
     from engine.source.phantom import draw_labels, parse_phantom_uri  # a simulator, which films of patients need not load
 
-    found: dict[str, dict[str, str | None]] = {name: {} for name in columns}
+    found: dict[str, dict[str, str | None]] = {}
     for ref in chain.from_iterable(shards):
         place = parse_phantom_uri(ref.uri)
         truth = draw_labels(place.seed, place.index, size=place.size)
-        _check_columns(columns, list(truth), "phantoms")
-        for name in columns:
+        for name in _check_columns(columns, list(truth), "phantoms"):
             value = truth[name]
-            found[name][ref.sample_id] = _cell(int(value) if isinstance(value, bool) else value)
+            found.setdefault(name, {})[ref.sample_id] = _cell(int(value) if isinstance(value, bool) else value)
     return found
 
 
-def _of_listed(source: str, columns: Sequence[str]) -> Table:
+def _of_listed(source: str, columns: Sequence[str] | None) -> Table:
     with listed(source, id_from=None) as plan:
         return _of_phantoms((shard.refs for shard in plan.shards()), columns)
 
 
-def _of_file(path: Path, columns: Sequence[str]) -> Table:
+def _of_file(path: Path, columns: Sequence[str] | None) -> Table:
     try:
         if path.suffix == ".parquet":
             table = pq.read_table(path).to_pydict()
@@ -116,8 +115,8 @@ def _of_file(path: Path, columns: Sequence[str]) -> Table:
                 table = {name: [row[name] for row in rows] for name in reader.fieldnames or ()}
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise SourceError(f"labels cannot be read ({getattr(error, 'strerror', None) or error}): {path}") from None
-    _check_columns(columns, list(table), "the labels")
     ids = _ids(table, path)
+    columns = _check_columns(columns, [name for name in table if columns is not None or name not in (*IDS, "path")], "the labels")
     return {name: dict(zip(ids, map(_cell, table[name]), strict=True)) for name in columns}
 
 
@@ -130,11 +129,13 @@ def _ids(table: Mapping[str, Sequence[Any]], path: Path) -> list[str]:
     raise ConfigError(f"labels need a column of ids ({', '.join(IDS)}, or path for its stem), there are {', '.join(table)}: {path}")
 
 
-def _check_columns(wanted: Sequence[str], there: Sequence[str], what: str) -> None:
-    for name in wanted:
+def _check_columns(wanted: Sequence[str] | None, there: Sequence[str], what: str) -> Sequence[str]:
+    """The columns that are wanted, all with None. Raises ConfigError for one that is not there."""
+    for name in wanted or ():
         if name not in there:
             shown = ", ".join(there[:_SHOWN]) + (" ..." if len(there) > _SHOWN else "")
             raise ConfigError(f"{what} has no such column, there are {shown or 'none'}: {name}")
+    return there if wanted is None else wanted
 
 
 def _cell(value: object) -> str | None:
