@@ -25,6 +25,7 @@ BENCHMARKS = {
     "kernels": "benchmarks.kernel_ops",
     "train": "benchmarks.train",
     "quality": "benchmarks.quality",
+    "directions": "benchmarks.directions",
     "systems": "benchmarks.systems",
 }
 RESULTS = Path(__file__).resolve().parent / "results"
