@@ -32,6 +32,7 @@ demo: setup
 	latentray encode runs/demo/films/labels.csv --archive runs/demo/films.zarr --codec demo --overwrite
 	latentray verify runs/demo/films.zarr
 	latentray reconstruct runs/demo/films.zarr --out runs/demo/reconstructions
+	latentray atlas runs/demo/films.zarr --out runs/demo/atlas.html
 	latentray report runs/demo/films.zarr --source runs/demo/films/labels.csv --out runs/demo/index.html
 
 test: setup

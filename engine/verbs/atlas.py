@@ -50,5 +50,6 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     without = f", {written.left_out} rows without a code left out" if written.left_out else ""
-    told = f"{written.codes} codes in {written.clusters} clusters, {written.films} with pictures, {written.bytes / 1e6:.1f} MB{without}"
+    clusters = f"{written.clusters} cluster" + ("" if written.clusters == 1 else "s")
+    told = f"{written.codes} codes in {clusters}, {written.films} with pictures, {written.bytes / 1e6:.1f} MB{without}"
     emit(args, f"{args.out}: {told}", asdict(written) | {"out": args.out})
