@@ -36,7 +36,7 @@ ATTRIBUTES = (
 )
 COLUMNS = ("cardiomegaly", "effusion_left", "effusion_right", "opacity", "pneumothorax", "nodule", "device", "view", "sex")
 BESIDE_THE_HEART = ("effusion_left", "effusion_right", "opacity", "pneumothorax")
-ALPHAS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+ALPHAS = (-4.5, -3.0, -1.5, 0.0, 1.5, 3.0, 4.5)
 SIDE = 256  # pixels of the films that are measured
 SEPARATION, RISING = Bar(bound=3, sense="at least"), Bar(bound=0.9, sense="at least")
 DEMO = "demo"

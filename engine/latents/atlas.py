@@ -26,8 +26,8 @@ from engine.pictures import to_bytes
 from engine.replay import Replay
 
 TEMPLATE = Path(__file__).with_name("atlas.html")
-SIDE, EDIT_SIDE = 128, 96  # pixels of films, and of edited ones
-QUALITY = 72  # of their JPEG
+SIDE, EDIT_SIDE = 128, 80  # pixels of films, and of edited ones
+QUALITY = 65  # of their JPEG: a film with reconstruction and one direction is 13 KB of the page, another direction 9 more
 NEIGHBOURS = 6
 ALPHAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 MOST_VALUES = 12  # different cells up to which a column is one of classes; beyond, it is of numbers, or not shown as colours
