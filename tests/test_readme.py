@@ -18,6 +18,9 @@ from engine.cli import main
 from engine.verbs import encode
 from tests.networks.published_layouts import SegalGenerator, lightning_file
 
+# One process runs them all, in their order: the block of Python reads what the commands have written.
+pytestmark = pytest.mark.xdist_group("readme")
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
