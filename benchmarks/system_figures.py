@@ -14,7 +14,7 @@ from benchmarks.commands import run_latentray
 from engine.archive.reader import open_archive, read_values
 from engine.encode.codec import Codec
 from engine.map_strips import panels
-from engine.pictures import named
+from engine.pictures import named, side_by_side, write_png
 from engine.replay import Replay
 from engine.report import RESIDUAL_RANGE, TILE, Triple, triples
 
@@ -54,14 +54,7 @@ def draw_system(sets: Sequence[CodedFilms], out: Path) -> None:
     Residual: film minus reconstruction, red where the film is brighter and blue where it is darker, in full colour from RESIDUAL_RANGE of
     the gray range on. Below it are the maps, as `decompose --png` draws them.
     """
-    picture = _side_by_side([_side_by_side(_columns(each), gap=GAP) for each in sets], gap=SET_GAP)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-
-
-def _side_by_side(pictures: Sequence[Image], *, gap: int) -> Image:
-    padded = [np.pad(each, ((0, 0), (gap if at else 0, 0), (0, 0)), constant_values=255) for at, each in enumerate(pictures)]
-    return np.concatenate(padded, axis=1)
+    write_png(out, side_by_side([side_by_side(_columns(each), gap=GAP, between=255) for each in sets], gap=SET_GAP, between=255))
 
 
 def _columns(films: CodedFilms) -> list[Image]:

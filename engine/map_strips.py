@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -10,9 +9,8 @@ import numpy as np
 
 from engine import metrics
 from engine.archive.reader import open_archive, read_values
-from engine.errors import ArchiveError
 from engine.lung_box import whole
-from engine.pictures import Image, colour_residual, named, safe_name, to_bytes
+from engine.pictures import Image, colour_residual, named, safe_name, side_by_side, to_bytes, write_png
 from engine.records import Status
 from engine.replay import Replay, listed
 
@@ -22,16 +20,6 @@ TINT = 0.6  # of red upon the film where it is most salient, so that what lies b
 GAP = 4 / 256  # between panels, as a share of their side
 
 GREEN = (0, 200, 0)
-
-
-def check_folder(out: Path) -> None:
-    """Makes the folder that pictures go to; raises ArchiveError where they could not be written there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise _refused(error, out) from None
 
 
 def write_strips(
@@ -56,7 +44,7 @@ def write_strips(
                 rows = [row_of[ref.sample_id] for ref in batch.refs]
                 stored = [read_values(maps, name, rows) for name in ("normal", "residue", "saliency", "lung_box")]
                 for ref, film, *parts in zip(batch.refs, films, *stored, strict=True):
-                    _write(out / safe_name(ref.sample_id), draw_strip(to_bytes(film), *parts))
+                    write_png(out / safe_name(ref.sample_id), draw_strip(to_bytes(film), *parts))
                     written += 1
     return written
 
@@ -69,8 +57,7 @@ def draw_strip(film: Image, normal: Image, residue: Image, salient: Image, box: 
     """
     found = panels(film, normal, residue, salient, box)
     gap = max(1, round(GAP * len(found["film"])))
-    captioned = [np.pad(named(panel, name), ((0, 0), (gap if at else 0, 0), (0, 0))) for at, (name, panel) in enumerate(found.items())]
-    return np.concatenate(captioned, axis=1)
+    return side_by_side([named(panel, name) for name, panel in found.items()], gap=gap)
 
 
 def panels(film: Image, normal: Image, residue: Image, salient: Image, box: Image) -> dict[str, Image]:
@@ -99,15 +86,3 @@ def _enlarged(image: Image, times: int) -> Image:
 
 def _gray(image: Image) -> Image:
     return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
-
-
-def _write(path: Path, image: Image) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    except OSError as error:
-        raise _refused(error, path.parent) from None
-
-
-def _refused(error: OSError, folder: Path) -> ArchiveError:
-    return ArchiveError(f"pictures cannot be written: {error.strerror}: {folder}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
 import numpy as np
+
+from engine.errors import ArchiveError
 
 Image = np.ndarray[Any, Any]
 
@@ -37,7 +41,36 @@ def named(panel: Image, name: str) -> Image:
     return np.concatenate([line, panel])
 
 
+def side_by_side(pictures: Sequence[Image], *, gap: int, between: int = 0) -> Image:
+    """BGR pictures of one height as one, `gap` pixels of the gray `between` from one to the next."""
+    padded = [np.pad(each, ((0, 0), (gap if at else 0, 0), (0, 0)), constant_values=between) for at, each in enumerate(pictures)]
+    return np.concatenate(padded, axis=1)
+
+
+def write_png(path: Path, picture: Image) -> None:
+    """Writes a picture, and makes its folder. Raises ArchiveError where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    except OSError as error:
+        raise _refused(error, path.parent) from None
+
+
+def check_folder(out: Path) -> None:
+    """Makes the folder that pictures go to; raises ArchiveError where they could not be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise _refused(error, out) from None
+
+
 def safe_name(sample_id: str) -> PurePosixPath:
     """`<sample_id>.png` below the output folder: an id may hold folders, but can never climb out of it."""
     parts = [part for part in PurePosixPath(sample_id).parts if part not in ("/", "..", ".")] or ["_"]
     return PurePosixPath(*parts[:-1], parts[-1] + ".png")
+
+
+def _refused(error: OSError, folder: Path) -> ArchiveError:
+    return ArchiveError(f"pictures cannot be written: {error.strerror}: {folder}")

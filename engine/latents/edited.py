@@ -15,7 +15,7 @@ from engine.latents.codes import Codes, read_codes
 from engine.latents.codes_archive import write_codes
 from engine.latents.direction_file import Direction
 from engine.latents.edit import moved
-from engine.pictures import Image, colour_residual, named, safe_name, to_bytes
+from engine.pictures import Image, colour_residual, named, safe_name, side_by_side, to_bytes, write_png
 from engine.replay import Replay
 
 CHANGE_RANGE = 0.25  # of gray in [0, 1] at which the colour of a change is full
@@ -86,7 +86,7 @@ def write_strips(
     for name, code, edits in zip(codes.ids, codes.values, values, strict=True):
         latents = torch.from_numpy(np.concatenate([code[None], edits])).reshape(-1, *codes.space.shape)
         before, *after = replay.films(latents, size).numpy()[:, 0]
-        _write(out / safe_name(name), draw_strip(before, after, [f"{direction.attribute} {alpha:+g}" for alpha in alphas]))
+        write_png(out / safe_name(name), draw_strip(before, after, [f"{direction.attribute} {alpha:+g}" for alpha in alphas]))
     return len(codes)
 
 
@@ -94,12 +94,11 @@ def draw_strip(before: Image, after: Sequence[Image], names: Sequence[str]) -> I
     """BGR u1 of films [S, S] in [0, 1] under their names, each above the colours of its difference from `before`."""
     gap = max(1, round(GAP * len(before)))
     columns = []
-    for at, (film, name) in enumerate(zip(after, names, strict=True)):
+    for film, name in zip(after, names, strict=True):
         gray = cv2.cvtColor(to_bytes(film), cv2.COLOR_GRAY2BGR)
         change = colour_residual(film - before, full=CHANGE_RANGE)
-        column = np.concatenate([named(gray, name), np.zeros((gap, *gray.shape[1:]), np.uint8), change])
-        columns.append(np.pad(column, ((0, 0), (gap if at else 0, 0), (0, 0))))
-    return np.concatenate(columns, axis=1)
+        columns.append(np.concatenate([named(gray, name), np.zeros((gap, *gray.shape[1:]), np.uint8), change]))
+    return side_by_side(columns, gap=gap)
 
 
 def _chosen(codes: Codes, rows: Sequence[int] | None) -> Codes:
@@ -110,11 +109,3 @@ def _chosen(codes: Codes, rows: Sequence[int] | None) -> Codes:
     if without:
         raise ArchiveError(f"{len(without)} of these rows hold no code, the first of them is: {without[0]}")
     return codes.take([place_of[row] for row in rows])
-
-
-def _write(path: Path, image: Image) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    except OSError as error:
-        raise ArchiveError(f"pictures cannot be written: {error.strerror}: {path.parent}") from None

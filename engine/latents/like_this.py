@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from engine.archive.root import AnyPath
-from engine.errors import ArchiveError
 from engine.latents.codes import Codes, Values
 from engine.latents.codes_archive import write_codes
 from engine.latents.neighbours import around, nearest
-from engine.pictures import Image, named, to_bytes
+from engine.pictures import Image, named, to_bytes, write_png
 from engine.replay import Replay
 
 GAP = 1 / 64  # between panels, as a share of their side
@@ -61,11 +60,7 @@ def write_picture(archive: AnyPath, out: Path, codes: Codes, found: LikeThis, *,
             size,
         ),
     ]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(cv2.imencode(".png", np.concatenate(rows))[1].tobytes())
-    except OSError as error:
-        raise ArchiveError(f"pictures cannot be written: {error.strerror}: {out.parent}") from None
+    write_png(out, np.concatenate(rows))
 
 
 def _row(replay: Replay, values: Values, captions: list[str], codes: Codes, size: int) -> Image:

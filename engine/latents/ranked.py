@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 
 from engine.errors import ArchiveError, SourceError
 from engine.latents.film_pairs import FilmsOfArchive, Missing
 from engine.latents.outliers import MARGIN, Box, check_margin, judge
 from engine.lung_file import frame
-from engine.pictures import Image, colour_residual, named, safe_name, to_bytes
+from engine.pictures import Image, check_folder, colour_residual, named, safe_name, side_by_side, to_bytes, write_png
 from engine.recipe import Square
 
 COLUMNS = ("rank", "id", "score", "x0", "y0", "x1", "y1")
@@ -100,19 +99,13 @@ def write_pictures(films: FilmsOfArchive, out: Path, ranking: Ranking, *, count:
     """Writes `<rank>-<sample_id>.png` for the first `count`, as `draw` does; returns how many. Their films are read once more."""
     rank_of = {place.sample_id: at for at, place in enumerate(ranking.places[:count], 1)}
     digits = len(str(len(rank_of)))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for batch in films.pairs(set(rank_of), Missing()):
-            for ref, film, reconstruction in zip(batch.refs, batch.films, batch.reconstructions, strict=True):
-                place = rank_of[ref.sample_id]
-                name = safe_name(ref.sample_id)
-                path = out / name.with_name(f"{place:0{digits}d}-{name.name}")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                caption = f"{place}: {ref.sample_id}, score {ranking.places[place - 1].score:.1f}"
-                picture = draw(film, reconstruction, judge(film, reconstruction, margin=margin).box, caption)
-                path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    except OSError as error:
-        raise ArchiveError(f"pictures cannot be written: {error.strerror}: {out}") from None
+    check_folder(out)
+    for batch in films.pairs(set(rank_of), Missing()):
+        for ref, film, reconstruction in zip(batch.refs, batch.films, batch.reconstructions, strict=True):
+            place, name = rank_of[ref.sample_id], safe_name(ref.sample_id)
+            caption = f"{place}: {ref.sample_id}, score {ranking.places[place - 1].score:.1f}"
+            picture = draw(film, reconstruction, judge(film, reconstruction, margin=margin).box, caption)
+            write_png(out / name.with_name(f"{place:0{digits}d}-{name.name}"), picture)
     return len(rank_of)
 
 
@@ -126,5 +119,4 @@ def draw(film: Image, reconstruction: Image, box: Box, caption: str) -> Image:
         cv2.rectangle(panel, *corners, _GREEN, max(1, len(panel) // 256))
     names = (caption, "reconstruction", f"residual: red brighter, blue darker, to {RESIDUAL_RANGE:g}")
     gap = max(1, round(GAP * len(film)))
-    captioned = [named(panel, name) for panel, name in zip(panels, names, strict=True)]
-    return np.concatenate([np.pad(each, ((0, 0), (gap if at else 0, 0), (0, 0))) for at, each in enumerate(captioned)], axis=1)
+    return side_by_side([named(panel, name) for panel, name in zip(panels, names, strict=True)], gap=gap)

@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from engine.config import MapsConfig
     from engine.encode_dataset import run_job
     from engine.job import job_config
-    from engine.map_strips import check_folder, write_strips
+    from engine.map_strips import write_strips
+    from engine.pictures import check_folder
     from engine.verbs.keyfile import read_key
     from engine.verbs.output import emit
 
