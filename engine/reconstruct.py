@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from engine.archive.reader import open_archive, read_values
 from engine.errors import ArchiveError, ConfigError
 from engine.pictures import safe_name, to_bytes
 from engine.replay import Replay
@@ -42,6 +43,19 @@ def reconstruct(
     return Written(films=len(with_code), without_code=len(wanted) - len(with_code), size=size or replay.codec.recipe.resolution)
 
 
+def check_size(size: int | None, *, least: int = 1) -> None:
+    """Raises ConfigError for a side, in pixels, that films cannot be made at; None is the codec's own."""
+    if size is not None and not least <= size <= 16384:
+        raise ConfigError(f"size must be {least} to 16384: {size}")
+
+
+def chosen_rows(archive: str | Path, rows: str | None, ids: str | None) -> Sequence[int] | None:
+    """The rows that `--rows A:B` or `--ids FILE` name, None where neither does. Raises ConfigError as `parse_rows` and `rows_of_ids`."""
+    if rows is not None:
+        return parse_rows(rows, open_archive(archive).sizes["sample"])
+    return None if ids is None else rows_of_ids(archive, Path(ids))
+
+
 def parse_rows(text: str, num_rows: int) -> range:
     """`A:B`, `:B`, `A:` or `A` as the rows of an archive, as Python slices count; raises ConfigError on anything else."""
     first, colon, last = text.partition(":")
@@ -55,8 +69,6 @@ def parse_rows(text: str, num_rows: int) -> range:
 
 def rows_of_ids(archive: str | Path, path: Path) -> list[int]:
     """Rows of the ids listed in a text file, one a line; raises ConfigError naming those that the archive lacks."""
-    from engine.archive.reader import open_archive, read_values
-
     try:
         asked = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:

@@ -67,6 +67,14 @@ class Codes:
             raise ArchiveError(f"the archive has no code of this id: {sample_id}")
         return self.place_of[sample_id]
 
+    def of_rows(self, rows: Sequence[int]) -> Codes:
+        """Those of these rows of the archive, in this order. Raises ArchiveError for a row without a code."""
+        place_at = {int(row): place for place, row in enumerate(self.rows)}
+        without = [row for row in rows if row not in place_at]
+        if without:
+            raise ArchiveError(f"{len(without)} of these rows hold no code, the first of them is: {without[0]}")
+        return self.take([place_at[row] for row in rows])
+
     def take(self, places: Sequence[int] | Rows) -> Codes:
         """Some of them, in this order."""
         places = np.asarray(places, dtype=np.int64)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from engine.archive.root import AnyPath
-from engine.errors import ArchiveError, ConfigError
-from engine.latents.codes import Codes, read_codes
+from engine.errors import ConfigError
+from engine.latents.codes import Codes
 from engine.latents.codes_archive import write_codes
 from engine.latents.direction_file import Direction
 from engine.latents.edit import moved
@@ -33,13 +33,12 @@ def parse_alphas(text: str) -> list[float]:
     return alphas
 
 
-def write_edited(archive: AnyPath, out: Path, direction: Direction, alphas: Sequence[float], *, rows: Sequence[int] | None = None) -> int:
-    """Writes the codes of `rows` (all by default) at each alpha into a new archive, and returns how many.
+def write_edited(codes: Codes, archive: AnyPath, out: Path, direction: Direction, alphas: Sequence[float]) -> int:
+    """Writes codes of `archive` at each alpha into a new archive, and returns how many.
 
     Ids are `<sample_id>@<alpha>`; the new plan carries columns `origin`, `attribute` and `alpha`. Raises ConfigError for a direction of
-    another codec, ArchiveError where `out` exists or a row has no code.
+    another codec, ArchiveError where `out` exists.
     """
-    codes = _chosen(read_codes(archive), rows)
     values = moved(codes.values, direction, alphas, codes.space)
     pairs = [(name, f"{alpha:g}") for name in codes.ids for alpha in alphas]
     write_codes(
@@ -64,23 +63,20 @@ def write_edited(archive: AnyPath, out: Path, direction: Direction, alphas: Sequ
 
 
 def write_strips(
+    codes: Codes,
     archive: AnyPath,
     out: Path,
     direction: Direction,
     alphas: Sequence[float],
     *,
-    rows: Sequence[int] | None = None,
-    at_most: int = 8,
     size: int | None = None,
     codec: str | None = None,
 ) -> int:
-    """Writes `<sample_id>.png` for each of `rows`, by default the first `at_most` with a code; returns how many.
+    """Writes `<sample_id>.png` for each of these codes of `archive`; returns how many.
 
     Above: the film at each alpha; below: what that changed in it, red where it is brighter and blue where darker. What it is compared with
     is the film of the stored code itself.
     """
-    codes = _chosen(read_codes(archive), rows)
-    codes = codes if rows is not None else codes.take(range(min(at_most, len(codes))))
     values = moved(codes.values, direction, alphas, codes.space)
     replay = Replay(str(archive), codec=codec)
     for name, code, edits in zip(codes.ids, codes.values, values, strict=True):
@@ -99,13 +95,3 @@ def draw_strip(before: Image, after: Sequence[Image], names: Sequence[str]) -> I
         change = colour_residual(film - before, full=CHANGE_RANGE)
         columns.append(np.concatenate([named(gray, name), np.zeros((gap, *gray.shape[1:]), np.uint8), change]))
     return side_by_side(columns, gap=gap)
-
-
-def _chosen(codes: Codes, rows: Sequence[int] | None) -> Codes:
-    if rows is None:
-        return codes
-    place_of = {int(row): place for place, row in enumerate(codes.rows)}
-    without = [row for row in rows if row not in place_of]
-    if without:
-        raise ArchiveError(f"{len(without)} of these rows hold no code, the first of them is: {without[0]}")
-    return codes.take([place_of[row] for row in rows])

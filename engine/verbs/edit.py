@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,31 +32,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Edits, and writes what was asked for."""
-    from engine.archive.reader import open_archive
-    from engine.errors import ConfigError
+    from engine.latents.codes import read_codes
     from engine.latents.direction_file import read_direction
     from engine.latents.edited import parse_alphas, write_edited, write_strips
-    from engine.reconstruct import parse_rows, rows_of_ids
+    from engine.reconstruct import check_size, chosen_rows
     from engine.verbs.output import emit
 
-    if args.size is not None and not 1 <= args.size <= 16384:
-        raise ConfigError(f"size must be 1 to 16384: {args.size}")
+    check_size(args.size)
     direction, alphas = read_direction(Path(args.direction)), parse_alphas(args.alpha)
-    rows: Sequence[int] | None = None
-    if args.rows is not None:
-        rows = parse_rows(args.rows, open_archive(args.archive).sizes["sample"])
-    elif args.ids is not None:
-        rows = rows_of_ids(args.archive, Path(args.ids))
+    rows = chosen_rows(args.archive, args.rows, args.ids)
+    codes = read_codes(args.archive)
+    codes = codes if rows is None else codes.of_rows(rows)
     beside = f"{Path(args.archive).name.removesuffix('.zarr')}.{direction.attribute.replace('/', '-')}-edits"
     out = args.out or (None if args.to else str(Path(args.archive).with_name(beside)))
     lines: list[str] = []
     data: dict[str, Any] = {"attribute": direction.attribute, "alphas": alphas}
     if args.to:
-        count = write_edited(args.archive, Path(args.to), direction, alphas, rows=rows)
+        count = write_edited(codes, args.archive, Path(args.to), direction, alphas)
         lines.append(f"{args.to}: {count} codes, {len(alphas)} of each film")
         data |= {"archive": args.to, "codes": count}
     if out:
-        count = write_strips(args.archive, Path(out), direction, alphas, rows=rows, at_most=SHOWN, size=args.size, codec=args.codec)
+        some = codes.take(range(min(SHOWN, len(codes)))) if rows is None else codes
+        count = write_strips(some, args.archive, Path(out), direction, alphas, size=args.size, codec=args.codec)
         lines.append(f"{out}: {count} strips, {direction.attribute} at {', '.join(f'{alpha:g}' for alpha in alphas)}")
         data |= {"out": out, "films": count}
     emit(args, "\n".join(lines), data)

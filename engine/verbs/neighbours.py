@@ -23,13 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the nearest films; draws others, and writes what was asked for."""
-    from engine.errors import ConfigError
     from engine.latents.codes import read_codes
     from engine.latents.like_this import like_this, write_drawn, write_picture
+    from engine.reconstruct import check_size
     from engine.verbs.output import emit
 
-    if not 16 <= args.size <= 16384:
-        raise ConfigError(f"size must be 16 to 16384: {args.size}")
+    check_size(args.size, least=16)
     codes = read_codes(args.archive)
     found = like_this(codes, args.sample_id, count=args.count, sigma=args.sigma, seed=args.seed)
     lines = [f"{name}  {cosine:.4f}" for name, cosine in found.nearest]

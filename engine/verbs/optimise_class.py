@@ -39,15 +39,14 @@ def run(args: argparse.Namespace) -> None:
     from engine.classify.classifier import load_classifier
     from engine.encode.backends import find_device
     from engine.encode.codec import codec_files, load_codec
-    from engine.errors import ConfigError
     from engine.job import EMBED_LIMIT, software_versions
     from engine.latents.codes_archive import check_is_free, like_codec
     from engine.latents.optimised import Climb, optimise_class, write_archive, write_films
     from engine.latents.starts import Draws, prior_of
+    from engine.reconstruct import check_size
     from engine.verbs.output import emit
 
-    if args.size is not None and not 1 <= args.size <= 16384:
-        raise ConfigError(f"size must be 1 to 16384: {args.size}")
+    check_size(args.size)
     device = find_device(args.device)
     codec, classifier = load_codec(args.codec).to(device), load_classifier(args.classifier).to(device)
     labels = list(classifier.labels) if ALL in args.label else list(dict.fromkeys(args.label))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,18 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the films."""
-    from engine.archive.reader import open_archive
-    from engine.errors import ConfigError
-    from engine.reconstruct import parse_rows, reconstruct, rows_of_ids
+    from engine.reconstruct import check_size, chosen_rows, reconstruct
     from engine.verbs.output import emit
 
-    if args.size is not None and not 1 <= args.size <= 16384:
-        raise ConfigError(f"size must be 1 to 16384: {args.size}")
-    rows: Sequence[int] | None = None
-    if args.rows is not None:
-        rows = parse_rows(args.rows, open_archive(args.archive).sizes["sample"])
-    elif args.ids is not None:
-        rows = rows_of_ids(args.archive, Path(args.ids))
+    check_size(args.size)
+    rows = chosen_rows(args.archive, args.rows, args.ids)
     written = reconstruct(args.archive, Path(args.out), rows=rows, size=args.size, codec=args.codec)
     without = f" · {written.without_code} rows hold no code" if written.without_code else ""
     emit(args, f"{args.out}: {written.films} films of {written.size}x{written.size}{without}", asdict(written) | {"out": args.out})
