@@ -72,8 +72,9 @@ def write_atlas(
     clusters = find_clusters(places)
     shown = np.unique(np.linspace(0, len(codes) - 1, min(pictures, len(codes))).astype(int))
     some = codes.take(shown)
-    films = _films(archive, some, source=source, codec=codec, hash_key=hash_key) if with_films and len(some) else {}
-    rebuilt, edits = _made(Replay(str(archive), codec=codec), some, directions)
+    films_of = FilmsOfArchive(str(archive), side=SIDE, source=source, codec=codec, hash_key=hash_key)
+    films = _films(films_of, some) if with_films and len(some) else {}
+    rebuilt, edits = _made(films_of.replay, some, directions)
     near = nearest(codes, some.values, min(NEIGHBOURS, len(codes) - 1), leave_out=shown).places
     data = {
         "title": Path(archive).name,
@@ -102,13 +103,12 @@ def write_atlas(
     )
 
 
-def _films(archive: AnyPath, some: Codes, *, source: str | None, codec: str | None, hash_key: bytes | None) -> dict[str, str]:
+def _films(films_of: FilmsOfArchive, some: Codes) -> dict[str, str]:
     """Pictures of the films themselves, by id; without those that cannot be read."""
-    pairs = FilmsOfArchive(str(archive), side=SIDE, source=source, codec=codec, hash_key=hash_key)
     return {
         ref.sample_id: _jpeg(_sized(film, SIDE))
-        for batch in pairs.pairs(set(some.ids), Missing())
-        for ref, film in zip(batch.refs, batch.films, strict=True)
+        for batch in films_of.batches(set(some.ids), Missing())
+        for ref, film in zip(batch.refs, films_of.films(batch, range(len(batch.refs))), strict=True)
     }
 
 

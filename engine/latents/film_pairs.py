@@ -64,25 +64,33 @@ class FilmsOfArchive:
 
         Raises ArchiveError where the plan is not there or lists no films, SourceError where the source cannot be listed.
         """
-        row_of = {name: row for name, row in self.replay.row_of.items() if name in wanted}
+        row_of = self.replay.row_of
+        for batch in self.batches(wanted & row_of.keys(), missing):
+            yield self._compared(batch, [row_of[ref.sample_id] for ref in batch.refs], missing)
+
+    def batches(self, wanted: set[str], missing: Missing) -> Iterator[PixelBatch]:
+        """The films alone, decoded by the codec's recipe, for who needs no reconstructions. Raises as `pairs`."""
         with self._plan() as plan:
             for shard in plan.shards():
-                refs = [ref for ref in shard.refs if ref.sample_id in row_of]
+                refs = [ref for ref in shard.refs if ref.sample_id in wanted]
                 for batch in self.replay.sources(refs, batch_size=_BATCH) if refs else ():
                     missing.files += len(batch.failures)
                     if batch.refs:
-                        yield self._compared(batch, [row_of[ref.sample_id] for ref in batch.refs], missing)
+                        yield batch
+
+    def films(self, batch: PixelBatch, places: Sequence[int]) -> list[Image]:
+        """Some films of a batch, each [side, side] float32 in [0, 1]."""
+        assert batch.films is not None
+        return list(metrics.to_unit(metrics.resize_film(batch.films[list(places)].cpu(), self.side))[:, 0].numpy())
 
     def _compared(self, batch: PixelBatch, rows: Sequence[int], missing: Missing) -> Compared:
-        assert batch.films is not None
         latents = self.replay.latents(rows)
         kept = torch.isfinite(latents).flatten(1).all(1)
         missing.codes += int((~kept).sum())
         places = [int(place) for place in torch.nonzero(kept).flatten()]
         compared = Compared([batch.refs[place] for place in places], [batch.infos[place] for place in places])
         if places:
-            films = metrics.to_unit(metrics.resize_film(batch.films[places].cpu(), self.side))
-            compared.films = list(films[:, 0].numpy())
+            compared.films = self.films(batch, places)
             compared.reconstructions = list(self.replay.films(latents[kept], self.side)[:, 0].numpy())
         return compared
 

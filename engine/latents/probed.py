@@ -15,9 +15,8 @@ from engine.labels import LabelSpec
 from engine.latents.codes import Codes, read_codes
 from engine.latents.directions import Array, Marks
 from engine.latents.film_labels import mark, read_table
+from engine.latents.film_pairs import FilmsOfArchive, Missing
 from engine.latents.probe import ProbeFigures, compare
-from engine.replay import Replay
-from engine.source.plan import open_plan
 
 
 def probe_archives(
@@ -45,8 +44,7 @@ def probe_archives(
     representations: dict[str, Array] = {f"codes of {name}": each.values for name, each in aligned.items()}
     first = next(iter(aligned.values()))
     if thumbnail:
-        size = read_root(archive).columns["latent"]["data_type"]
-        num_bytes = first.space.size * (2 if size == "float16" else 4)
+        num_bytes = first.space.size * np.dtype(read_root(archive).parts["latent"]["dtype"]).itemsize
         side = max(1, math.isqrt(num_bytes))
         representations[f"thumbnail of {side}x{side}"] = thumbnails(archive, first, side, codec=codec)
     asked: dict[str, tuple[Sequence[int], Marks]] = {}
@@ -62,15 +60,13 @@ def thumbnails(archive: AnyPath, codes: Codes, side: int, *, codec: str | None =
     path = plan_beside(archive)
     if "made" in read_root(archive).parts or not path.exists():
         raise ArchiveError(f"thumbnails need the films, and no plan lists them; leave them out with --no-thumbnail: {path}")
-    replay = Replay(str(archive), codec=codec)
+    films_of = FilmsOfArchive(str(archive), side=side, codec=codec)
     found = np.full((len(codes), side * side), np.nan, dtype=np.float32)
-    for shard in open_plan(path).shards():
-        refs = [ref for ref in shard.refs if ref.sample_id in codes.place_of]
-        for batch in replay.sources(refs):
-            small = F.adaptive_avg_pool2d(batch.pixels.float(), side)
-            levels = ((small + 1) * 127.5).round() / 127.5 - 1
-            for ref, picture in zip(batch.refs, levels.flatten(1).numpy(), strict=True):
-                found[codes.place_of[ref.sample_id]] = picture
+    for batch in films_of.batches(set(codes.ids), Missing()):
+        small = F.adaptive_avg_pool2d(batch.pixels.float(), side)
+        levels = ((small + 1) * 127.5).round() / 127.5 - 1
+        for ref, picture in zip(batch.refs, levels.flatten(1).numpy(), strict=True):
+            found[codes.place(ref.sample_id)] = picture
     missing = np.flatnonzero(np.isnan(found).any(axis=1))
     if len(missing):
         raise ArchiveError(
