@@ -38,7 +38,7 @@ def run_job(job: JobConfig) -> Summary:
 
 
 def _run(job: JobConfig, plan: Plan) -> Summary:
-    archive = Path(job.engine.archive)
+    archive = job.engine.archive
     done = committed_shards(archive)
     missing = [index for index in range(plan.num_shards) if index not in done]
     clean_uncommitted(archive, missing)
@@ -57,12 +57,12 @@ def _run(job: JobConfig, plan: Plan) -> Summary:
     return summarise(archive, encoded_now=progress.encoded_now, seconds=progress.seconds)
 
 
-def summarise(archive: Path, *, encoded_now: int, seconds: float) -> Summary:
+def summarise(archive: str, *, encoded_now: int, seconds: float) -> Summary:
     """Counts over the whole archive and mean quality over its ok rows; time and rate of this run."""
     status = archive_status(archive)
     quality = mean_quality(archive)
     return Summary(
-        archive=str(archive),
+        archive=archive,
         rows=status["rows"],
         ok=status["ok"],
         failed=status["failed"],

@@ -15,10 +15,9 @@ from typing import Any
 
 from engine import __version__
 from engine.archive.cleaning import remove_archive
-from engine.archive.root import check_fingerprint, fingerprint_parts, plan_beside, read_root
+from engine.archive.root import check_fingerprint, fingerprint_parts, plan_beside, plan_name, read_root
 from engine.archive.schema import ArchiveSpec
-from engine.archive.store import clear_errors
-from engine.archive.store import replace as replace_file
+from engine.archive.store import is_url, open_store
 from engine.archive.writer import create_archive
 from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
 from engine.decompose import check_decomposes, check_lung_ids, describe_maps, map_arrays
@@ -64,8 +63,6 @@ class JobConfig:
 
 def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobConfig:
     """The settings of one job from flat keywords, as the command line names them; unknown ones raise ConfigError."""
-    if "://" in os.fspath(archive):
-        raise ConfigError(f"archives lie on a file system in this version, not behind a URL: {archive}")
     renamed = {"refine_steps": "steps", "refine_lr": "lr", "refine_optimiser": "optimiser", "weights": "perceptual_weights"}
     renamed |= {"id": "id_from"}
     groups: dict[type, dict[str, Any]] = {JobConfig: {}, EngineConfig: {}, DecodeConfig: {}, RefineConfig: {}}
@@ -79,7 +76,7 @@ def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobCon
     if weights and weights not in WEIGHTS_BY_NAME:
         groups[RefineConfig]["perceptual_weights"] = str(Path(weights).absolute())
     engine = EngineConfig(
-        archive=str(Path(archive).resolve()),  # through links, so that what they name is never replaced by a link's stand-in
+        archive=_absolute(archive),
         codec="demo" if codec == "demo" else str(Path(codec).absolute()),  # workers may run in other folders
         decode=DecodeConfig(**groups[DecodeConfig]),
         refine=RefineConfig(**groups[RefineConfig]),
@@ -109,7 +106,7 @@ def open_job(job: JobConfig) -> Iterator[tuple[JobConfig, Plan]]:
     is read from where it is now, and no other run's plan can slip in. Nothing is removed or made before that listing has succeeded.
     Raises FingerprintMismatch (exit 3) naming what differs, ArchiveError for something that is no archive.
     """
-    archive = Path(job.engine.archive)
+    archive = job.engine.archive
     with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
         job, codec, plan, continues = decide(job, Path(scratch))
         if not continues:
@@ -121,13 +118,14 @@ def open_job(job: JobConfig) -> Iterator[tuple[JobConfig, Plan]]:
 def decide(job: JobConfig, scratch: Path) -> tuple[JobConfig, Codec, Plan, bool]:
     """All that is settled before a run, with nothing written but a plan in `scratch`: the job with its loss, the codec, the plan, and
     whether an archive that is there is continued. Raises what `open_job` raises."""
-    archive = Path(job.engine.archive)
+    archive, store = job.engine.archive, open_store(job.engine.archive)
     codec = load_codec(job.engine.codec)
     job = with_loss(job, codec)
     check_request(job, codec)
-    if job.resume and not archive.exists():
+    is_there = store.exists()
+    if job.resume and not is_there:
         raise ArchiveError(f"there is no archive to resume: {archive}")
-    known = fingerprint_parts(archive) if archive.exists() and not job.overwrite else None
+    known = fingerprint_parts(archive) if is_there and not job.overwrite else None
     plan = plan_job(job, scratch / "plan.parquet", shard_rows=int(known["shard_rows"]) if known else None)
     if job.engine.maps is not None:
         check_lung_ids(job.engine.maps, (ref.sample_id for shard in plan.shards() for ref in shard.refs))
@@ -137,7 +135,7 @@ def decide(job: JobConfig, scratch: Path) -> tuple[JobConfig, Codec, Plan, bool]
     return job, codec, plan, known is not None
 
 
-def _check_verb(job: JobConfig, archive: Path, known: dict[str, Any]) -> None:
+def _check_verb(job: JobConfig, archive: str, known: dict[str, Any]) -> None:
     """Raises FingerprintMismatch where one of `encode` and `decompose` would continue an archive of the other."""
     made, asked = (("encode", "decompose")[has_maps] for has_maps in ("maps" in known, job.engine.maps is not None))
     if made != asked:
@@ -146,10 +144,10 @@ def _check_verb(job: JobConfig, archive: Path, known: dict[str, Any]) -> None:
 
 def check_request(job: JobConfig, codec: Codec) -> None:
     """Refuses what can be seen to fail before anything is written. Raises ConfigError, BackendError or CodecError."""
-    archive, refine = Path(job.engine.archive), job.engine.refine
-    if archive.suffix != ".zarr":
+    archive, refine = job.engine.archive, job.engine.refine
+    if not archive.endswith(".zarr"):
         raise ConfigError(f"the archive's name must end in .zarr: {archive}")
-    if Path(job.source).is_dir() and archive.is_relative_to(Path(job.source).resolve()):
+    if _lies_in(archive, job.source):
         raise ConfigError(f"the archive must not lie in the folder of films, where it would be listed as films: {archive}")
     if not codec.has_encoder and refine.steps == 0:
         raise CodecError(f"codec has no encoder, so every code would be the mean; ask for --refine-steps 1 or more: {codec.name}")
@@ -241,7 +239,7 @@ def resolve_workers(job: JobConfig) -> int:
     return int(sum(gpus for _, gpus in nodes)) or len(nodes)
 
 
-def _create(job: JobConfig, codec: Codec, archive: Path, plan: Plan) -> None:
+def _create(job: JobConfig, codec: Codec, archive: str, plan: Plan) -> None:
     files = codec_files(job.engine.codec)
     embed = job.embed_codec if job.embed_codec is not None else sum(map(len, files.values())) <= EMBED_LIMIT
     spec = ArchiveSpec(
@@ -258,14 +256,24 @@ def _create(job: JobConfig, codec: Codec, archive: Path, plan: Plan) -> None:
     )
     if job.overwrite:
         remove_archive(archive)
-        plan_beside(archive).unlink(missing_ok=True)
-    with clear_errors(archive):
-        archive.parent.mkdir(parents=True, exist_ok=True)
+        store = open_store(archive)
+        store.remove_beside(plan_name(store.name))
     create_archive(archive, spec, codec_files=files if embed else None)
 
 
-def _keep_plan(plan: Plan, archive: Path) -> None:
+def _keep_plan(plan: Plan, archive: str) -> None:
     """Puts the plan beside its archive unless it is there; only the very file that the archive has sealed, as `verify` will want it."""
-    kept = plan_beside(archive)
-    if not kept.exists() and plan.file_sha256 == read_root(archive).attributes["plan"]["sha256"]:
-        replace_file(kept, plan.path.read_bytes())
+    if not plan_beside(archive).exists() and plan.file_sha256 == read_root(archive).attributes["plan"]["sha256"]:
+        store = open_store(archive)
+        store.put_beside(plan_name(store.name), plan.path)
+
+
+def _absolute(archive: str | os.PathLike[str]) -> str:
+    """The name that every worker will know it by: a URL, or a path through links, so that no link's stand-in replaces what it names."""
+    return os.fspath(archive).rstrip("/") if is_url(archive) else str(Path(archive).resolve())
+
+
+def _lies_in(archive: str, source: str) -> bool:
+    if is_url(archive) or is_url(source):
+        return archive.startswith(source.rstrip("/") + "/")
+    return Path(source).is_dir() and Path(archive).is_relative_to(Path(source).resolve())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.archive import store
 from engine.archive.commits import CommitLog
+from engine.archive.folder_store import is_temporary
 from engine.archive.root import COMMIT, ROOT_KEY, AnyPath, examine, read_root
+from engine.archive.store import is_url, open_store
 from engine.errors import ArchiveError
 
 
@@ -33,21 +32,16 @@ def clean_uncommitted(path: AnyPath, shards: Iterable[int]) -> None:
     # Records last: one that a late writer adds before their folder is listed goes with its objects, and the shard is simply done again.
     # One that comes later finds its objects gone, and its writer takes it back (ShardWriter._commit).
     for array in (*root.columns, COMMIT):
-        folder = root.path / array / "c"
-        if not wanted or not folder.is_dir():
-            continue
-        # an entry is `3`, a file or a folder, or `3.<hex>.partial`, which its writer never finished
-        for name in os.listdir(folder):
-            if name.partition(".")[0] in wanted:
-                store.remove(folder / name)
+        if wanted:
+            root.store.clear(f"{array}/c", wanted)
 
 
 def remove_temporaries(path: AnyPath) -> list[tuple[str, int]]:
     """Removes every file that a killed writer was still writing; returns their keys and sizes."""
     root = read_root(path)
-    orphans = [(key, size) for key, size in store.walk(root.path) if store.is_temporary(key)]
+    orphans = root.store.temporaries()
     for key, _ in orphans:
-        store.remove(root.path / key)
+        root.store.remove(key)
     return orphans
 
 
@@ -63,30 +57,26 @@ def collect_garbage(path: AnyPath) -> Freed:
     arrays = tuple(f"{array}/c/" for array in (*root.columns, COMMIT))
     files = freed = 0
     foreign = []
-    for key, size in list(store.walk(root.path)):
+    for key, size in list(root.store.walk()):
         if key in named:
             continue
-        if not store.is_temporary(key) and not key.startswith(arrays):
+        if not is_temporary(key) and not key.startswith(arrays):
             foreign.append(key)
             continue
-        store.remove(root.path / key)
+        root.store.remove(key)
         files, freed = files + 1, freed + size
-    for folder in store.abandoned_beside(root.path):
-        inside = [size for _, size in store.walk(folder)]
-        store.remove(folder)
-        files, freed = files + len(inside), freed + sum(inside)
+    abandoned = root.store.remove_abandoned()
+    files, freed = files + len(abandoned), freed + sum(abandoned)
     return Freed(files, freed, tuple(sorted(foreign)))
 
 
 def remove_archive(path: AnyPath) -> None:
     """Removes a whole archive, or nothing where there is none; raises ArchiveError for a folder or file that is not an archive."""
-    archive = Path(path)
-    if not archive.exists():
+    if not is_url(path) and not Path(path).exists():
         return
-    if not archive.is_dir():
-        raise ArchiveError(f"this is not a latentray archive, and is left alone: {archive}")
-    examine(archive)  # refuses what is not ours
-    doomed = archive.with_name(f".{archive.name}.{os.urandom(16).hex()}.partial")
-    with store.clear_errors(archive):
-        archive.rename(doomed)  # gone at once: a kill while files are being removed leaves no half archive
-        shutil.rmtree(doomed)
+    if not is_url(path) and not Path(path).is_dir():
+        raise ArchiveError(f"this is not a latentray archive, and is left alone: {path}")
+    store = open_store(path)
+    if store.has_any(""):
+        examine(path)  # refuses what is not ours
+        store.remove_all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from engine.archive import store
 from engine.archive.chunks import ChunkCodec
 from engine.archive.root import COMMIT, AnyPath, Root, canonical_json, read_root, sha256
 from engine.errors import ArchiveError
@@ -42,9 +40,8 @@ class CommitLog:
 
     def read(self, shard: int) -> ShardReceipt | None:
         """The receipt of one shard, None while it is pending; raises ArchiveError when the record is damaged."""
-        try:
-            data = (self._root.path / self.key(shard)).read_bytes()
-        except FileNotFoundError:
+        data = self._root.store.read_or_none(self.key(shard))
+        if data is None:
             return None
         receipt = self._decode_or_none(shard, data)
         if receipt is None:
@@ -53,10 +50,7 @@ class CommitLog:
 
     def committed(self) -> set[int]:
         """Shards that have a record, by one listing of a folder."""
-        try:
-            names = os.listdir(self._root.path / COMMIT / "c")
-        except FileNotFoundError:
-            return set()
+        names = self._root.store.names(f"{COMMIT}/c")
         return {int(name) for name in names if name.isdecimal() and name == str(int(name))}
 
     def raw(self) -> dict[int, bytes]:
@@ -97,7 +91,7 @@ class CommitLog:
         return ArchiveError(f"commit record is damaged; see `latentray verify`: {self.key(shard)}")
 
     def _read_raw(self, shards: Iterable[int]) -> list[tuple[int, bytes]]:
-        return [(shard, store.read(self._root.path / self.key(shard))) for shard in shards]
+        return [(shard, self._root.store.read(self.key(shard))) for shard in shards]
 
 
 def committed_shards(path: AnyPath) -> set[int]:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from engine.archive import store
 from engine.archive.chunks import Column, column_codecs
 from engine.archive.commits import CommitLog
 from engine.archive.ids import IdLedger
 from engine.archive.merged_plan import merge_plans
 from engine.archive.reader import read_codec_files
-from engine.archive.root import AnyPath, Root, canonical_json, differences, plan_beside, read_root, sha256
+from engine.archive.root import AnyPath, Root, canonical_json, differences, plan_name, read_root, sha256
 from engine.archive.schema import OWN_ATTRIBUTES, SOURCE_PARTS, ArchiveSpec, further_arrays
+from engine.archive.store import open_store, written_aside
 from engine.archive.writer import ShardWriter, fill_archive, finalise
 from engine.errors import ArchiveError, FingerprintMismatch
 from engine.records import Failure, ImageRef, Shard, ShardReceipt, ShardRows
@@ -38,14 +38,14 @@ class _Part:
         self.receipts = CommitLog(root).read_all()
         if len(self.receipts) != root.num_shards:
             pending = root.num_shards - len(self.receipts)
-            raise ArchiveError(f"archive is not finished, {pending} of {root.num_shards} shards are pending: {root.path}")
+            raise ArchiveError(f"archive is not finished, {pending} of {root.num_shards} shards are pending: {root.store.where}")
 
     def read(self, receipt: ShardReceipt, key: str) -> bytes | None:
         """One committed object; raises ArchiveError when it is not what was committed."""
         entry = receipt.objects[key]
-        data = None if entry is None else store.read(self.root.path / key)
+        data = None if entry is None else self.root.store.read(key)
         if entry is not None and sha256(data or b"") != entry["sha256"]:
-            raise ArchiveError(f"archive is damaged; see `latentray verify`: {self.root.path / key}")
+            raise ArchiveError(f"archive is damaged; see `latentray verify`: {self.root.store.where}/{key}")
         return data
 
     def column(self, receipt: ShardReceipt, name: str) -> Column:
@@ -93,27 +93,26 @@ def merge_archives(paths: Sequence[AnyPath], out: AnyPath) -> Root:
     parts, unless the archives differ in their films only; ArchiveError when one is unfinished or damaged, when a sample id occurs twice,
     or when `out` exists. `out` comes into being whole or not at all.
     """
-    if "://" in os.fspath(out):
-        raise ArchiveError(f"archives lie on a file system in this version, not behind a URL: {out}")
     roots = [read_root(path) for path in paths]
     if len(roots) < 2:
         raise ArchiveError(f"merging needs two archives or more: {len(roots)}")
     _refuse_unlike(roots)
     parts = [_Part(root, sum(before.num_rows for before in roots[:at])) for at, root in enumerate(roots)]
     _refuse_repeated_ids(parts)
-    target, shard_rows = Path(out), roots[0].shard_rows
+    shard_rows = roots[0].shard_rows
     digest = sha256(canonical_json({"merged": [root.attributes["plan"]["digest"] for root in roots]}))
-    with store.written_aside(target) as aside:
-        plan = aside / "plan.parquet"
+    with written_aside(out) as aside, TemporaryDirectory(prefix="latentray-") as scratch:
+        plan = Path(scratch) / "plan.parquet"
         plan_sha256 = merge_plans(roots, plan, digest=digest)
-        codecs = (read_codec_files(root.path) for root in roots)
+        codecs = (read_codec_files(root.store.where) for root in roots)
         fill_archive(aside, _spec(roots, digest, plan_sha256), codec_files=next((files for files in codecs if files), None))
         lined_up = all(root.num_rows % shard_rows == 0 for root in roots[:-1])
         (_copy_shards if lined_up else _rewrite_rows)(parts, aside)
         finalise(aside)
         if plan_sha256:
-            plan.replace(plan_beside(target))
-    return read_root(target)
+            store = open_store(out)
+            store.put_beside(plan_name(store.name), plan)
+    return read_root(out)
 
 
 def _refuse_unlike(roots: Sequence[Root]) -> None:
@@ -121,7 +120,7 @@ def _refuse_unlike(roots: Sequence[Root]) -> None:
     for root, parts in zip(roots[1:], shared[1:], strict=True):
         differing = differences(shared[0], parts)
         if differing:
-            raise FingerprintMismatch(f"archives were made otherwise and cannot be merged, {root.path.name} in {', '.join(differing)}")
+            raise FingerprintMismatch(f"archives were made otherwise and cannot be merged, {root.store.name} in {', '.join(differing)}")
 
 
 def _refuse_repeated_ids(parts: Sequence[_Part]) -> None:
@@ -174,7 +173,7 @@ def _copy_shards(parts: Sequence[_Part], archive: Path) -> None:
         for old, new in key_of.items():
             data = part.read(receipt, old)
             if data is not None:
-                store.put_if_absent(archive / new, data)
+                root.store.put_if_absent(new, data)
         moved = replace(
             receipt,
             shard=shard,
@@ -182,7 +181,7 @@ def _copy_shards(parts: Sequence[_Part], archive: Path) -> None:
             objects={new: receipt.objects[old] for old, new in sorted(key_of.items(), key=lambda pair: pair[1])},
             failures=part.failures(receipt),
         )
-        store.put_if_absent(archive / log.key(shard), log.encode(moved))
+        root.store.put_if_absent(log.key(shard), log.encode(moved))
 
     with ThreadPoolExecutor(COPIERS) as pool:  # so that the disk flushes many objects together
         for part in parts:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.archive import store
+from engine.archive.folder_store import clear_errors, file_sha256
 from engine.archive.root import Root, plan_beside
 from engine.errors import ArchiveError
 
@@ -24,18 +24,18 @@ def merge_plans(roots: Sequence[Root], out: Path, *, digest: str) -> str:
 
     Raises ArchiveError for a plan that is not the one its archive was made from.
     """
-    paths = [plan_beside(root.path) for root in roots]
+    paths = [plan_beside(root.store.where) for root in roots]
     if not all(path.exists() for path in paths):
         return ""
     for root, path in zip(roots, paths, strict=True):
-        if store.file_sha256(path) != root.attributes["plan"]["sha256"]:
+        if file_sha256(path) != root.attributes["plan"]["sha256"]:
             raise ArchiveError(f"this is not the plan that its archive was made from; move it away to merge without plans: {path}")
     try:
-        with store.clear_errors(out), ExitStack() as stack:
+        with clear_errors(out), ExitStack() as stack:
             _concatenate([stack.enter_context(pq.ParquetFile(path)) for path in paths], out, digest, roots[0].shard_rows)
     except (pa.ArrowException, KeyError) as error:
         raise ArchiveError(f"plans cannot be joined, {str(error).splitlines()[0]}: {', '.join(map(str, paths))}") from error
-    return store.file_sha256(out)
+    return file_sha256(out)
 
 
 def _concatenate(files: Sequence[pq.ParquetFile], out: Path, digest: str, shard_rows: int) -> None:

@@ -13,6 +13,7 @@ from engine.archive.chunks import ChunkCodec, Column
 from engine.archive.commits import CommitLog, read_receipts
 from engine.archive.pace import pace
 from engine.archive.root import CODEC, AnyPath, fingerprint_parts, read_root
+from engine.archive.store import Store
 from engine.errors import ArchiveError
 from engine.records import Failure, Status
 
@@ -41,7 +42,7 @@ def open_archive(path: AnyPath) -> xr.Dataset:
     import xarray as xr  # here, since status and the commit log do without
 
     root = read_root(path)
-    dataset: xr.Dataset = xr.open_zarr(str(root.path), consolidated=True, chunks=None)
+    dataset: xr.Dataset = xr.open_zarr(root.store.for_zarr(), consolidated=True, chunks=None)
     return dataset
 
 
@@ -51,6 +52,10 @@ def read_values(dataset: xr.Dataset, name: str, rows: Sequence[int] | None = Non
         return np.asarray((dataset[name] if rows is None else dataset[name][list(rows)]).to_numpy())
     except (OSError, ValueError, RuntimeError) as error:
         raise ArchiveError(f"the archive is damaged, and `latentray verify` names the object; array {name}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("obstore"):  # whose errors have no base but Exception that can be named without it
+            raise
+        raise ArchiveError(f"the archive cannot be read, its store fails; array {name}") from None
 
 
 def archive_status(path: AnyPath) -> dict[str, Any]:
@@ -102,17 +107,17 @@ def read_codec_files(path: AnyPath) -> dict[str, bytes] | None:
     if CODEC not in root.nodes:
         return None
     nodes = {place: node for place, node in root.nodes.items() if place.startswith(f"{CODEC}/")}
-    return {place.removeprefix(f"{CODEC}/"): _read_file(root.path, place, node) for place, node in nodes.items()}
+    return {place.removeprefix(f"{CODEC}/"): _read_file(root.store, place, node) for place, node in nodes.items()}
 
 
-def _read_file(store: Any, place: str, node: dict[str, Any]) -> bytes:
+def _read_file(store: Store, place: str, node: dict[str, Any]) -> bytes:
     codec = ChunkCodec(place, node)
     count = -(-node["shape"][0] // node["chunk_grid"]["configuration"]["chunk_shape"][0])
     if count == 0:
         return b""
-    chunks = {at: store / codec.key(at) for at in range(count)}
+    found = {at: store.read_or_none(codec.key(at)) for at in range(count)}
     try:  # a chunk of zeros has no object
-        present = {at: chunk.read_bytes() for at, chunk in chunks.items() if chunk.exists()}
+        present = {at: data for at, data in found.items() if data is not None}
         return bytes(codec.decode_all(present, first=0, last=count - 1).tobytes())
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise ArchiveError(f"embedded codec is damaged; see `latentray verify`, or name the codec with --codec: {place}") from error

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from engine.archive.folder_store import ROOT_KEY
+from engine.archive.store import AnyPath, Store, is_url, open_store
 from engine.errors import ArchiveError, FingerprintMismatch
+
+__all__ = ["CODEC", "COMMIT", "FORMAT", "FORMAT_VERSION", "ROOT_KEY", "AnyPath", "Root", "examine", "read_root"]
 
 FORMAT = "latentray"
 FORMAT_VERSION = 1
-ROOT_KEY = "zarr.json"
 COMMIT = "shards/commit"
 CODEC = "codec"
-
-AnyPath = str | PathLike[str]
 
 
 def canonical_json(value: Any) -> bytes:
@@ -38,9 +39,9 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Root:
-    """An archive's root document, read and found whole. `path` is the store, a folder."""
+    """An archive's root document, read and found whole, and the store that it lies in."""
 
-    path: Path
+    store: Store
     document: dict[str, Any]
 
     @property
@@ -98,9 +99,27 @@ class Root:
 
 
 def plan_beside(archive: AnyPath) -> Path:
-    """Where the plan of an archive lies: `films.zarr` -> `films.plan.parquet`. It holds paths, so it is not inside."""
-    path = Path(archive)
-    return path.with_name(path.name.removesuffix(".zarr") + ".plan.parquet")
+    """The plan of an archive as a local path: `films.zarr` -> `films.plan.parquet`. It holds paths, so it is not inside.
+
+    Nothing is there where it has no plan. Of an archive behind a URL this is a copy, to read.
+    """
+    store = open_store(archive)
+    return store.beside(plan_name(store.name))
+
+
+def plan_name(archive: str) -> str:
+    """`films.zarr` -> `films.plan.parquet`."""
+    return stem(archive) + ".plan.parquet"
+
+
+def stem(archive: AnyPath) -> str:
+    """An archive's name without its folder and its ending: `films` of s3://bucket/films.zarr."""
+    return os.fspath(archive).rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+
+
+def results_beside(archive: AnyPath, name: str) -> Path:
+    """Where what is made from an archive is written unless asked otherwise: beside it, or here where it lies behind a URL."""
+    return Path(name) if is_url(archive) else Path(archive).with_name(name)
 
 
 def sealed(document: Mapping[str, Any]) -> bytes:
@@ -115,20 +134,18 @@ def examine(path: AnyPath) -> tuple[Root | None, str]:
 
     Raises ArchiveError where there is no archive of ours at all, or one of a version that this code does not know.
     """
-    store = Path(path)
-    if not store.is_dir():
-        raise ArchiveError(f"there is no archive: {store}")
-    is_ours = (store / COMMIT).is_dir()
+    store = open_store(path)
+    if not store.has_any(""):
+        raise ArchiveError(f"there is no archive: {store.where}")
+    is_ours = store.has_any(COMMIT)
+    raw = store.read_or_none(ROOT_KEY)
+    if raw is None:
+        return _unless_foreign(store, is_ours, "is missing")
     try:
-        raw = (store / ROOT_KEY).read_bytes()
         document = json.loads(raw)
         attributes = document["attributes"]
         is_named = attributes["format"] == FORMAT
         is_whole = sealed(document) == raw
-    except FileNotFoundError:
-        return _unless_foreign(store, is_ours, "is missing")
-    except OSError as error:
-        raise ArchiveError(f"archive cannot be read, {error.strerror}: {store}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _unless_foreign(store, is_ours, "is not the document that was written")
     if not is_named:
@@ -137,7 +154,9 @@ def examine(path: AnyPath) -> tuple[Root | None, str]:
         return None, "differs from its seal"
     if attributes["format_version"] != FORMAT_VERSION:
         version = attributes["format_version"]
-        raise ArchiveError(f"archive has format version {version}, this latentray reads {FORMAT_VERSION}; use another release: {store}")
+        raise ArchiveError(
+            f"archive has format version {version}, this latentray reads {FORMAT_VERSION}: {store.where}"
+        )
     return Root(store, document), ""
 
 
@@ -175,7 +194,7 @@ def _flat(value: Any, name: str = "") -> dict[str, str]:
     return {name: canonical_json(value).decode().strip('"')}
 
 
-def _unless_foreign(store: Path, is_ours: bool, what: str) -> tuple[None, str]:
+def _unless_foreign(store: Store, is_ours: bool, what: str) -> tuple[None, str]:
     if not is_ours:
-        raise ArchiveError(f"this is not a latentray archive: {store}")
+        raise ArchiveError(f"this is not a latentray archive: {store.where}")
     return None, what

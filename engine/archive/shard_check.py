@@ -9,6 +9,7 @@ from engine.archive.chunks import ChunkCodec, Column
 from engine.archive.consistency import contradictions, count_rows
 from engine.archive.problem import Problem
 from engine.archive.root import COMMIT, Root, sha256
+from engine.errors import ArchiveError
 from engine.records import ShardReceipt
 
 
@@ -70,9 +71,9 @@ class ShardCheck:
                 blobs[key] = None
                 continue
             try:
-                data = (self.root.path / key).read_bytes()
-            except OSError as error:
-                problems.append(Problem(key, f"cannot be read: {error.strerror}"))
+                data = self.root.store.read(key)
+            except ArchiveError as error:
+                problems.append(Problem(key, str(error)))
                 continue
             blobs[key] = data
             if sha256(data) != entry["sha256"]:

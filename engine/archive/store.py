@@ -1,124 +1,160 @@
-"""The only file operations of an archive: written aside and linked into place, so that an object is whole or absent."""
+"""Where the objects of an archive lie, and all that is ever done with them; `open_store` finds out which kind of place it is."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
+from engine.archive.folder_store import ROOT_KEY, FolderStore, clear_errors, is_temporary, sync_folder
 from engine.errors import ArchiveError
 
-_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
-_ADVICE = {
-    errno.ENOSPC: "the disk is full; free space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free space and run the same command again",
-    errno.EFBIG: "a file may not grow this large here; raise the limit and run the same command again",
-    errno.EACCES: "no permission; use another --archive or change the folder's rights",
-    errno.EPERM: "the file system refuses (it may lack hard links); use another --archive or change the folder's rights",
-    errno.EOPNOTSUPP: "the file system has no hard links, which the archive needs; use another --archive",
-    errno.EROFS: "the file system is read-only; use another --archive",
-}
+AnyPath = str | PathLike[str]
+UPLOADS = 64  # objects that are held in memory together
 
 
-@contextmanager
-def clear_errors(what: Path, *, doing: str = "write") -> Iterator[None]:
-    """Turns an OSError into an ArchiveError that says in one line what to do; `what` is the path to name."""
-    try:
-        yield
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
-        raise ArchiveError(f"cannot {doing} the archive: {advice}: {what}") from error
+class Store(Protocol):
+    """A folder or a prefix of a bucket. A key is a path below it, with slashes; every operation raises ArchiveError where the place fails.
 
-
-def stage(target: Path, data: bytes) -> Path:
-    """Writes `data` durably to a temporary file beside `target` and returns its path; nothing is left of it when that fails."""
-    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
-    with clear_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    return temporary
-
-
-def link_if_absent(temporary: Path, target: Path) -> bool:
-    """Gives a staged file its final name unless that is taken; True when `target` now holds the very same bytes."""
-    with clear_errors(target):
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return target.read_bytes() == temporary.read_bytes()
-    return True
-
-
-def put_if_absent(target: Path, data: bytes) -> bool:
-    """Publishes one object. False when another one, with other bytes, has the name already; that one stays."""
-    temporary = stage(target, data)
-    try:
-        return link_if_absent(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def replace(target: Path, data: bytes) -> None:
-    """Puts `data` in the place of a file; a reader sees the old bytes or the new, never a mixture."""
-    temporary = stage(target, data)
-    with clear_errors(target):
-        try:
-            temporary.replace(target)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    sync_folder(target.parent)
-
-
-def read(target: Path) -> bytes:
-    """The bytes of one object; raises ArchiveError when it cannot be read."""
-    with clear_errors(target, doing="read"):
-        return target.read_bytes()
-
-
-def read_or_none(target: Path) -> bytes | None:
-    """The bytes of one object, None where there is none; raises ArchiveError when it cannot be read."""
-    with clear_errors(target, doing="read"):
-        try:
-            return target.read_bytes()
-        except FileNotFoundError:
-            return None
-
-
-def file_sha256(target: Path) -> str:
-    """Hex digest of a file of any size; raises ArchiveError when it cannot be read."""
-    with clear_errors(target, doing="read"), target.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, renamed to it at the end of the block, or removed when the block raises.
-
-    Raises ArchiveError when `target` exists or comes into being meanwhile.
+    An object is whole or absent, whoever is killed when. None is changed but through `replace`.
     """
+
+    @property
+    def where(self) -> str:
+        """What messages call it: a path, or a URL without secrets."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The last part of that: `films.zarr`."""
+        ...
+
+    def exists(self) -> bool:
+        """Whether the name is taken: by anything on a file system, by an archive in an object store."""
+        ...
+
+    def has(self, key: str) -> bool:
+        """Whether there is such an object."""
+        ...
+
+    def has_any(self, folder: str) -> bool:
+        """Whether there is any object below a folder; "" stands for the whole place."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """One object."""
+        ...
+
+    def read_or_none(self, key: str) -> bytes | None:
+        """One object, None where there is none."""
+        ...
+
+    def sha256(self, key: str) -> str:
+        """Hex digest of one object."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """What lies right below a folder, objects and folders, in any order; nothing where there is no such folder."""
+        ...
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """Every object as key and bytes, in any order. Those that vanish meanwhile are left out."""
+        ...
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Writes one object. False when another one, with other bytes, has the name already; that one stays."""
+        ...
+
+    def put_all_if_absent(self, objects: Mapping[str, bytes]) -> bool:
+        """Writes several, durably; the first two get their names before all others do. False as soon as a name holds other bytes."""
+        ...
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Puts an object in the place of one; a reader sees the old bytes or the new, never a mixture."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Removes one object; nothing there is fine."""
+        ...
+
+    def remove_if_equal(self, key: str, data: bytes) -> None:
+        """Removes one object if it holds these bytes; another one of that name stays."""
+        ...
+
+    def clear(self, folder: str, names: set[str]) -> None:
+        """Removes these entries of a folder with all below them, and what killed writers left of them."""
+        ...
+
+    def temporaries(self) -> list[tuple[str, int]]:
+        """Keys and bytes of what killed writers left. Kinds of places that show no object before it is whole have none."""
+        ...
+
+    def remove_abandoned(self) -> list[int]:
+        """Removes what runs that were killed left beside it while they were creating it; the bytes of each object."""
+        ...
+
+    def remove_all(self) -> None:
+        """Removes the whole place, so that a kill on the way leaves nothing that looks like an archive."""
+        ...
+
+    def beside(self, name: str) -> Path:
+        """A file beside it as a local path where it can be read, which may be a copy; nothing is there if there is none."""
+        ...
+
+    def put_beside(self, name: str, file: Path) -> None:
+        """Copies a local file to beside it, whole or not at all."""
+        ...
+
+    def remove_beside(self, name: str) -> None:
+        """Removes a file beside it; nothing there is fine."""
+        ...
+
+    def for_zarr(self) -> Any:
+        """What `zarr` and xarray open, to read."""
+        ...
+
+
+def is_url(place: AnyPath) -> bool:
+    """Whether a place lies behind a URL such as s3://bucket/films.zarr."""
+    return "://" in os.fspath(place)
+
+
+def open_store(place: AnyPath) -> Store:
+    """The store at a path or URL, whether or not anything is there. Raises ArchiveError for a URL that nothing here can open."""
+    if not is_url(place):
+        return FolderStore(Path(place))
+    from engine.archive.object_store import ObjectStore  # here, since its library is an extra
+
+    return ObjectStore(os.fspath(place))
+
+
+@contextmanager
+def written_aside(target: AnyPath) -> Iterator[Path]:
+    """A new local folder that becomes the archive `target` at the end of the block, whole or not at all.
+
+    Of an archive on a file system it lies beside it, and is renamed. Of one in an object store it is a scratch folder, and uploaded, the
+    root document last: before that is there, nothing is an archive. Raises ArchiveError when `target` exists or comes into being meanwhile.
+    """
+    store = open_store(target)
+    if isinstance(store, FolderStore):
+        with _renamed(store.path) as aside:
+            yield aside
+        return
+    if store.exists():
+        raise ArchiveError(f"there is something of that name already: {store.where}")
+    with TemporaryDirectory(prefix="latentray-") as scratch:
+        yield Path(scratch)
+        _upload(FolderStore(Path(scratch)), store)
+
+
+@contextmanager
+def _renamed(target: Path) -> Iterator[Path]:
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     with clear_errors(target):
         if target.exists():
@@ -134,44 +170,10 @@ def written_aside(target: Path) -> Iterator[Path]:
         raise
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name was being written, and is an orphan when nobody writes any more."""
-    return _TEMPORARY.search(name) is not None
-
-
-def abandoned_beside(target: Path) -> list[Path]:
-    """Folders beside `target` in which an earlier run, killed since, was creating it."""
-    prefix = f".{target.name}."
-    return sorted(path for path in target.parent.iterdir() if path.name.startswith(prefix) and is_temporary(path.name))
-
-
-def walk(root: Path) -> Iterator[tuple[str, int]]:
-    """Every file below `root` as (key, bytes); a key is the path from `root`, with slashes. Files that vanish meanwhile are left out."""
-    folders = [""]
-    while folders:
-        prefix = folders.pop()
-        with os.scandir(root / prefix) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{prefix}{entry.name}/")
-                    continue
-                try:
-                    size = entry.stat().st_size
-                except FileNotFoundError:
-                    continue
-                yield prefix + entry.name, size
-
-
-def remove_if_equal(target: Path, data: bytes) -> None:
-    """Removes one object if it holds these bytes; another one of that name stays."""
-    if read_or_none(target) == data:
-        remove(target)
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a folder with all that is in it; nothing there is fine."""
-    with clear_errors(path):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def _upload(folder: FolderStore, store: Store) -> None:
+    keys = [key for key, _ in folder.walk() if key != ROOT_KEY and not is_temporary(key)]
+    for first in range(0, len(keys), UPLOADS):
+        if not store.put_all_if_absent({key: folder.read(key) for key in keys[first : first + UPLOADS]}):
+            raise ArchiveError(f"a run that was given up left other objects here; use --overwrite, or another name: {store.where}")
+    if not store.put_if_absent(ROOT_KEY, folder.read(ROOT_KEY)):
+        raise ArchiveError(f"there is something of that name already: {store.where}")

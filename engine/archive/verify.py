@@ -8,12 +8,12 @@ from itertools import groupby
 
 from pyarrow import ArrowException
 
-from engine.archive import store
 from engine.archive.chunks import ChunkCodec, column_codecs
 from engine.archive.commits import CommitLog, content_digest
+from engine.archive.folder_store import file_sha256, is_temporary
 from engine.archive.ids import IdLedger, plan_ids
 from engine.archive.problem import Problem
-from engine.archive.root import COMMIT, ROOT_KEY, AnyPath, Root, examine, fingerprint, plan_beside
+from engine.archive.root import COMMIT, ROOT_KEY, AnyPath, Root, examine, fingerprint, plan_beside, plan_name
 from engine.archive.shard_check import ShardCheck
 from engine.records import ShardReceipt
 
@@ -31,13 +31,13 @@ def verify_archive(path: AnyPath, *, level: int = 3) -> list[Problem]:
     root, what = examine(path)
     if root is None:
         return [Problem(ROOT_KEY, what)]
-    sizes = dict(store.walk(root.path))
+    sizes = dict(root.store.walk())
     codecs = column_codecs(root)
     receipts, problems = _records(root)
     problems += _static_objects(root, sizes, level)
     problems += _content(root, receipts)
     problems += _plan(root, level)
-    plan_is_whole = level >= 3 and not any(problem.object == plan_beside(root.path).name for problem in problems)
+    plan_is_whole = level >= 3 and not any(problem.object == plan_name(root.store.name) for problem in problems)
     problems += _shards(ShardCheck(root, codecs, sizes, level), receipts, plan_is_whole)
     problems += _leftovers(root, sizes, codecs, receipts)
     return problems
@@ -58,7 +58,7 @@ def _static_objects(root: Root, sizes: Mapping[str, int], level: int) -> list[Pr
     for key, digest in root.static_objects.items():
         if key not in sizes:
             problems.append(Problem(key, "is missing"))
-        elif level >= 2 and store.file_sha256(root.path / key) != digest:
+        elif level >= 2 and root.store.sha256(key) != digest:
             problems.append(Problem(key, "its sha256 is not the one in the root"))
     if fingerprint(root.parts) != root.attributes["fingerprint"]:
         problems.append(Problem(ROOT_KEY, "the fingerprint is not that of its parts"))
@@ -77,18 +77,18 @@ def _content(root: Root, receipts: Mapping[int, ShardReceipt]) -> list[Problem]:
 
 
 def _plan(root: Root, level: int) -> list[Problem]:
-    path = plan_beside(root.path)
+    name, path = plan_name(root.store.name), plan_beside(root.store.where)
     if not path.exists():
-        return [Problem(path.name, "the plan is not beside the archive, so ids cannot be held against it", is_note=True)]
-    if level >= 2 and store.file_sha256(path) != root.attributes["plan"]["sha256"]:
-        return [Problem(path.name, "its sha256 is not the one in the root")]
+        return [Problem(name, "the plan is not beside the archive, so ids cannot be held against it", is_note=True)]
+    if level >= 2 and file_sha256(path) != root.attributes["plan"]["sha256"]:
+        return [Problem(name, "its sha256 is not the one in the root")]
     return []
 
 
 def _shards(check: ShardCheck, receipts: Mapping[int, ShardReceipt], plan_is_whole: bool) -> list[Problem]:
     problems: list[Problem] = []
     ledger = IdLedger()
-    planned = enumerate(plan_ids(plan_beside(check.root.path), shard_rows=check.root.shard_rows)) if plan_is_whole else None
+    planned = enumerate(plan_ids(plan_beside(check.root.store.where), shard_rows=check.root.shard_rows)) if plan_is_whole else None
     pool = ThreadPoolExecutor(THREADS)
     try:
         results = pool.map(check.check, receipts.keys(), receipts.values())
@@ -126,7 +126,7 @@ def _repeated_ids(check: ShardCheck, ledger: IdLedger) -> list[Problem]:
 
 def _id_of_row(check: ShardCheck, codec: ChunkCodec, row: int) -> str:
     shard = row // check.root.shard_rows
-    ids = codec.decode(shard, store.read(check.root.path / codec.key(shard)))
+    ids = codec.decode(shard, check.root.store.read(codec.key(shard)))
     return str(ids[row - check.root.rows_of(shard)[0]])
 
 
@@ -141,7 +141,7 @@ def _leftovers(
     named |= {codec.key(shard) for shard in committed - receipts.keys() for codec in codecs.values()}
     problems = []
     for key in sorted(sizes.keys() - named):
-        if store.is_temporary(key):
+        if is_temporary(key):
             what = "left by a writer that was killed; `latentray gc` removes it"
         elif key.startswith(tuple(f"{name}/c/" for name in (*codecs, COMMIT))):
             what = "no commit record names it; `latentray gc` removes it"

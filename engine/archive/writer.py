@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from engine.archive import store
 from engine.archive.chunks import Column, column_codecs
 from engine.archive.cleaning import clean_uncommitted, remove_temporaries
 from engine.archive.commits import CommitLog, committed_shards, content_digest, describe_object
 from engine.archive.consistency import contradictions, count_rows
+from engine.archive.folder_store import FolderStore
 from engine.archive.root import ROOT_KEY, AnyPath, check_fingerprint, read_root, sealed
 from engine.archive.schema import ArchiveSpec, static_objects
+from engine.archive.store import written_aside
 from engine.errors import ArchiveError
 from engine.records import Shard, ShardReceipt, ShardRows
 
@@ -42,14 +42,15 @@ def create_archive(path: AnyPath, spec: ArchiveSpec, *, codec_files: Mapping[str
 
     Raises ArchiveError when something of that name exists or the disk refuses.
     """
-    with store.written_aside(Path(path)) as aside:
+    with written_aside(path) as aside:
         fill_archive(aside, spec, codec_files=codec_files)
 
 
 def fill_archive(folder: Path, spec: ArchiveSpec, *, codec_files: Mapping[str, bytes] | None) -> None:
     """Writes into an empty folder what makes it an archive of pending shards."""
+    store = FolderStore(folder)
     for key, data in static_objects(spec, codec_files).items():
-        store.put_if_absent(folder / key, data)
+        store.put_if_absent(key, data)
 
 
 class ShardWriter:
@@ -115,22 +116,9 @@ class ShardWriter:
         return columns
 
     def _publish_objects(self, encoded: Mapping[str, bytes | None]) -> bool:
-        """Writes all objects aside, then names them in order; False as soon as one name holds other bytes, or any where none belong."""
-        path = self._root.path
-        present = {key: data for key, data in encoded.items() if data is not None}
-        with ThreadPoolExecutor(8) as pool:  # so that the disk flushes them together
-            futures = {key: pool.submit(store.stage, path / key, data) for key, data in present.items()}
-        staged = {key: future.result() for key, future in futures.items() if future.exception() is None}
-        try:
-            for future in futures.values():
-                future.result()
-            if not all(store.link_if_absent(temporary, path / key) for key, temporary in staged.items()):
-                return False
-            for folder in {(path / key).parent for key in present}:
-                store.sync_folder(folder)
-        finally:
-            for temporary in staged.values():
-                temporary.unlink(missing_ok=True)
+        """Writes all objects then each its name in order; False as soon as one name holds other bytes, or any where none belong."""
+        if not self._root.store.put_all_if_absent({key: data for key, data in encoded.items() if data is not None}):
+            return False
         # a driver that took this attempt for dead may have cleaned up meanwhile, or another attempt have added what belongs to it
         return self._in_place(encoded)
 
@@ -140,14 +128,14 @@ class ShardWriter:
         Objects can only go when a driver takes this attempt for dead and cleans. The cleaner removes objects before it lists records: a
         record that was linked before this listing goes with its objects, and one that is linked after it finds here that they are gone.
         """
-        record, place = self._log.encode(receipt), self._root.path / self._log.key(receipt.shard)
-        store.put_if_absent(place, record)
+        record, key = self._log.encode(receipt), self._log.key(receipt.shard)
+        self._root.store.put_if_absent(key, record)
         if not self._in_place(encoded):
-            store.remove_if_equal(place, record)
+            self._root.store.remove_if_equal(key, record)
 
     def _in_place(self, encoded: Mapping[str, bytes | None]) -> bool:
         """Whether these very bytes stand in the archive, and nothing where there are none; a size would not tell another attempt's."""
-        return all(store.read_or_none(self._root.path / key) == data for key, data in encoded.items())
+        return all(self._root.store.read_or_none(key) == data for key, data in encoded.items())
 
     def _winner(self, shard: int) -> ShardReceipt:
         committed = self._log.read(shard)
@@ -170,7 +158,7 @@ def finalise(path: AnyPath) -> None:
     attributes = {**root.attributes, "content": content_digest(receipts)}
     data = sealed({**root.document, "attributes": attributes})
     if data != sealed(root.document):
-        store.replace(root.path / ROOT_KEY, data)
+        root.store.replace(ROOT_KEY, data)
 
 
 def _as_stored(name: str, values: Column) -> Column:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 
-from engine.archive import store
 from engine.archive.reader import read_codec_files
-from engine.archive.root import AnyPath, plan_beside, read_root
+from engine.archive.root import AnyPath, plan_name, read_root
 from engine.archive.schema import OWN_ATTRIBUTES, SOURCE_PARTS, ArchiveSpec
+from engine.archive.store import open_store, written_aside
 from engine.archive.writer import ShardWriter, fill_archive, finalise
 from engine.config import DecodeConfig
 from engine.encode.codec import Codec
@@ -85,7 +86,7 @@ def like_codec(codec: Codec, *, software: Mapping[str, str], codec_files: Mappin
 
 
 def write_codes(
-    out: Path,
+    out: AnyPath,
     like: AnyPath | Like,
     *,
     values: Values,
@@ -111,8 +112,8 @@ def write_codes(
         label_names=tuple(columns),
     )
     cells = zip(*columns.values(), strict=True) if columns else ((),) * len(ids)
-    with store.written_aside(out) as aside:
-        path = aside / "plan.parquet"
+    with written_aside(out) as aside, TemporaryDirectory(prefix="latentray-") as scratch:
+        path = Path(scratch) / "plan.parquet"
         write_plan(path, ((name, "", *row) for name, row in zip(ids, cells, strict=True)), about)
         plan = open_plan(path)
         fill_archive(aside, _spec(like, plan, made), codec_files=like.codec_files)
@@ -120,14 +121,13 @@ def write_codes(
         for shard in plan.shards():
             writer.publish(shard, _rows(shard, values, like), made_by={"made": dict(made)}, seconds={})
         finalise(aside)
-        path.replace(plan_beside(out))
+        store = open_store(out)
+        store.put_beside(plan_name(store.name), path)
 
 
-def check_is_free(out: Path) -> None:
+def check_is_free(out: AnyPath) -> None:
     """Raises ArchiveError unless a new archive can have this name: worth asking before hours of work."""
-    if "://" in str(out):
-        raise ArchiveError(f"archives lie on a file system in this version, not behind a URL: {out}")
-    if out.exists():
+    if open_store(out).has_any(""):
         raise ArchiveError(f"archive is there already, name another: {out}")
 
 

@@ -33,7 +33,7 @@ def parse_alphas(text: str) -> list[float]:
     return alphas
 
 
-def write_edited(codes: Codes, archive: AnyPath, out: Path, direction: Direction, alphas: Sequence[float]) -> int:
+def write_edited(codes: Codes, archive: AnyPath, out: AnyPath, direction: Direction, alphas: Sequence[float]) -> int:
     """Writes codes of `archive` at each alpha into a new archive, and returns how many.
 
     Ids are `<sample_id>@<alpha>`; the new plan carries columns `origin`, `attribute` and `alpha`. Raises ConfigError for a direction of

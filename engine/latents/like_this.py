@@ -37,7 +37,7 @@ def like_this(codes: Codes, sample_id: str, *, count: int, sigma: float, seed: i
     return LikeThis(sample_id=sample_id, nearest=names, drawn=around(code, sigma, count, codes.space, seed=seed)[0])
 
 
-def write_drawn(archive: AnyPath, out: Path, found: LikeThis, *, sigma: float, seed: int) -> None:
+def write_drawn(archive: AnyPath, out: AnyPath, found: LikeThis, *, sigma: float, seed: int) -> None:
     """Writes the drawn codes into a new archive as `<sample_id>@1` and so on. Raises ArchiveError where it exists."""
     ids = [f"{found.sample_id}@{number}" for number in range(1, len(found.drawn) + 1)]
     made = {"by": "neighbours", "id": found.sample_id, "sigma": sigma, "seed": seed}

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Edits, and writes what was asked for."""
+    from engine.archive.root import results_beside, stem
     from engine.latents.codes import read_codes
     from engine.latents.direction_file import read_direction
     from engine.latents.edited import parse_alphas, write_edited, write_strips
@@ -43,12 +44,12 @@ def run(args: argparse.Namespace) -> None:
     rows = chosen_rows(args.archive, args.rows, args.ids)
     codes = read_codes(args.archive)
     codes = codes if rows is None else codes.of_rows(rows)
-    beside = f"{Path(args.archive).name.removesuffix('.zarr')}.{direction.attribute.replace('/', '-')}-edits"
-    out = args.out or (None if args.to else str(Path(args.archive).with_name(beside)))
+    beside = f"{stem(args.archive)}.{direction.attribute.replace('/', '-')}-edits"
+    out = args.out or (None if args.to else str(results_beside(args.archive, beside)))
     lines: list[str] = []
     data: dict[str, Any] = {"attribute": direction.attribute, "alphas": alphas}
     if args.to:
-        count = write_edited(codes, args.archive, Path(args.to), direction, alphas)
+        count = write_edited(codes, args.archive, args.to, direction, alphas)
         lines.append(f"{args.to}: {count} codes, {len(alphas)} of each film")
         data |= {"archive": args.to, "codes": count}
     if out:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     found = like_this(codes, args.sample_id, count=args.count, sigma=args.sigma, seed=args.seed)
     lines = [f"{name}  {cosine:.4f}" for name, cosine in found.nearest]
     if args.to:
-        write_drawn(args.archive, Path(args.to), found, sigma=args.sigma, seed=args.seed)
+        write_drawn(args.archive, args.to, found, sigma=args.sigma, seed=args.seed)
         lines.append(f"{args.to}: {len(found.drawn)} codes around {args.sample_id}")
     if args.out:
         write_picture(args.archive, Path(args.out), codes, found, size=args.size, codec=args.codec)

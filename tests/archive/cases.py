@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.archive.folder_store import file_sha256
 from engine.archive.root import plan_beside
 from engine.archive.schema import ArchiveSpec
-from engine.archive.store import file_sha256
 from engine.archive.writer import ShardWriter, create_archive, finalise
 from engine.records import Failure, ImageRef, Shard, ShardReceipt, ShardRows, Status
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.archive import store
 from engine.archive.cleaning import collect_garbage, remove_archive
 from engine.archive.commits import committed_shards, read_receipts
+from engine.archive.folder_store import FolderStore, abandoned_beside
 from engine.archive.root import read_root
-from engine.archive.store import abandoned_beside
 from engine.archive.verify import verify_archive
 from engine.archive.writer import ShardConflict, clean_uncommitted, create_archive, finalise
 from engine.errors import ArchiveError
@@ -102,17 +101,17 @@ def test_a_late_writer_takes_its_record_back_when_its_objects_are_gone(
 ) -> None:
     path = tmp_path / "a.zarr"
     create_archive(path, make_spec(path, rows=4))
-    put, record = store.put_if_absent, path / "shards/commit/c/0"
+    put, record = FolderStore.put_if_absent, path / "shards/commit/c/0"
 
-    def put_late(target: Path, data: bytes) -> bool:
+    def put_late(store: FolderStore, key: str, data: bytes) -> bool:
         monkeypatch.undo()
         clean_uncommitted(path, [0])  # the driver takes this attempt for dead just now
         if meanwhile != "cleaned":
             publish(path, make_shard(0, attempt=2), make_rows(make_shard(0), seed=1))
             record.unlink()
-        return put(target, data)
+        return put(store, key, data)
 
-    monkeypatch.setattr(store, "put_if_absent", put_late)
+    monkeypatch.setattr(FolderStore, "put_if_absent", put_late)
     with pytest.raises(ShardConflict, match="clean the shard and try again: shard 0"):
         publish(path, make_shard(0), make_rows(make_shard(0)))
     assert committed_shards(path) == set()
@@ -143,15 +142,15 @@ def test_a_record_that_comes_while_its_shard_is_cleaned_goes_with_its_objects(tm
 def test_a_late_writer_leaves_the_record_of_another_attempt_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.zarr"
     create_archive(path, make_spec(path, rows=4))
-    put = store.put_if_absent
+    put = FolderStore.put_if_absent
 
-    def put_late(target: Path, data: bytes) -> bool:
+    def put_late(store: FolderStore, key: str, data: bytes) -> bool:
         monkeypatch.undo()
         clean_uncommitted(path, [0])
         publish(path, make_shard(0, attempt=2), make_rows(make_shard(0), seed=1))
-        return put(target, data)
+        return put(store, key, data)
 
-    monkeypatch.setattr(store, "put_if_absent", put_late)
+    monkeypatch.setattr(FolderStore, "put_if_absent", put_late)
     assert publish(path, make_shard(0), make_rows(make_shard(0))).attempt == 2
     finalise(path)
     assert verify_archive(path) == []
@@ -240,7 +239,7 @@ def _race_once(path: Path, racers: list[subprocess.Popen[str]]) -> None:
 def test_a_creation_that_is_killed_leaves_nothing_that_is_trusted(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     code = (
-        "import os, signal, sys; from engine.archive import store; from pathlib import Path\n"
+        "import os, signal, sys; from pathlib import Path\n"
         "from tests.archive.cases import make_spec, CODEC_FILES; from engine.archive.writer import create_archive\n"
         "link, done = os.link, []\n"
         "def dying(a, b):\n"

@@ -120,14 +120,6 @@ def test_hashed_ids_are_found_by_their_key(
     assert (code, last_json(out)["methods"]["as stored"]["films"]) == (0, 4)
 
 
-def test_an_archive_behind_a_url_is_refused(
-    small_films: Path, small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, _, err = run(capsys, "encode", small_films, "--archive", "s3://bucket/x.zarr", "--codec", small_codec, "--workers", "0")
-    assert code == 2
-    assert "not behind a URL" in err
-
-
 def test_too_many_failures_is_exit_one(small_films: Path, small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     films = tmp_path / "films"
     films.mkdir()

@@ -1,0 +1,260 @@
+"""An archive in a folder: objects are written aside and hard-linked into place, so that each is whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import ArchiveError
+
+ROOT_KEY = "zarr.json"  # the object that makes the others an archive
+WRITERS = 8  # objects that the disk flushes together
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free space and run the same command again",
+    errno.EFBIG: "a file may not grow this large here; raise the limit and run the same command again",
+    errno.EACCES: "no permission; use another --archive or change the folder's rights",
+    errno.EPERM: "the file system refuses (it may lack hard links); use another --archive or change the folder's rights",
+    errno.EOPNOTSUPP: "the file system has no hard links, which the archive needs; use another --archive",
+    errno.EROFS: "the file system is read-only; use another --archive",
+}
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder on a file system with hard links; see `Store`."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def has(self, key: str) -> bool:
+        return (self.path / key).exists()
+
+    def has_any(self, folder: str) -> bool:
+        return (self.path / folder).is_dir()
+
+    def read(self, key: str) -> bytes:
+        target = self.path / key
+        with clear_errors(target, doing="read"):
+            return target.read_bytes()
+
+    def read_or_none(self, key: str) -> bytes | None:
+        target = self.path / key
+        with clear_errors(target, doing="read"):
+            try:
+                return target.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def sha256(self, key: str) -> str:
+        return file_sha256(self.path / key)
+
+    def names(self, folder: str) -> list[str]:
+        with clear_errors(self.path / folder, doing="read"):
+            try:
+                return os.listdir(self.path / folder)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        return walk(self.path)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        target = self.path / key
+        temporary = _stage(target, data)
+        try:
+            return _link_if_absent(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def put_all_if_absent(self, objects: Mapping[str, bytes]) -> bool:
+        with ThreadPoolExecutor(WRITERS) as pool:  # so that the disk flushes them together
+            futures = {key: pool.submit(_stage, self.path / key, data) for key, data in objects.items()}
+        staged = {key: future.result() for key, future in futures.items() if future.exception() is None}
+        try:
+            for future in futures.values():
+                future.result()
+            if not all(_link_if_absent(temporary, self.path / key) for key, temporary in staged.items()):
+                return False
+            for folder in {(self.path / key).parent for key in objects}:
+                sync_folder(folder)
+        finally:
+            for temporary in staged.values():
+                temporary.unlink(missing_ok=True)
+        return True
+
+    def replace(self, key: str, data: bytes) -> None:
+        target = self.path / key
+        _rename_onto(_stage(target, data), target)
+
+    def remove(self, key: str) -> None:
+        with clear_errors(self.path / key):
+            (self.path / key).unlink(missing_ok=True)
+
+    def remove_if_equal(self, key: str, data: bytes) -> None:
+        if self.read_or_none(key) == data:
+            self.remove(key)
+
+    def clear(self, folder: str, names: set[str]) -> None:
+        for name in self.names(folder):  # `3`, a file or a folder, or `3.<hex>.partial`, which its writer never finished
+            if name.partition(".")[0] in names:
+                _remove_tree(self.path / folder / name)
+
+    def temporaries(self) -> list[tuple[str, int]]:
+        return [(key, size) for key, size in self.walk() if is_temporary(key)]
+
+    def remove_abandoned(self) -> list[int]:
+        found = []
+        for folder in abandoned_beside(self.path):
+            found += [size for _, size in walk(folder)]
+            _remove_tree(folder)
+        return found
+
+    def remove_all(self) -> None:
+        doomed = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.partial")
+        with clear_errors(self.path):
+            self.path.rename(doomed)  # gone at once: a kill while files are being removed leaves no half archive
+            shutil.rmtree(doomed)
+
+    def beside(self, name: str) -> Path:
+        return self.path.with_name(name)
+
+    def put_beside(self, name: str, file: Path) -> None:
+        target = self.beside(name)
+        temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+        with clear_errors(target):
+            try:
+                shutil.copyfile(file, temporary)
+                _flush(temporary)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+        _rename_onto(temporary, target)
+
+    def remove_beside(self, name: str) -> None:
+        with clear_errors(self.beside(name)):
+            self.beside(name).unlink(missing_ok=True)
+
+    def for_zarr(self) -> str:
+        return str(self.path)
+
+
+@contextmanager
+def clear_errors(what: Path, *, doing: str = "write") -> Iterator[None]:
+    """Turns an OSError into an ArchiveError that says in one line what to do; `what` is the path to name."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
+        raise ArchiveError(f"cannot {doing} the archive: {advice}: {what}") from error
+
+
+def file_sha256(target: Path) -> str:
+    """Hex digest of a file of any size; raises ArchiveError when it cannot be read."""
+    with clear_errors(target, doing="read"), target.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder outlast a power cut."""
+    _flush(folder)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name was being written, and is an orphan when nobody writes any more."""
+    return _TEMPORARY.search(name) is not None
+
+
+def abandoned_beside(target: Path) -> list[Path]:
+    """Folders beside `target` in which an earlier run, killed since, was creating it."""
+    prefix = f".{target.name}."
+    return sorted(path for path in target.parent.iterdir() if path.name.startswith(prefix) and is_temporary(path.name))
+
+
+def walk(root: Path) -> Iterator[tuple[str, int]]:
+    """Every file below `root` as (key, bytes); a key is the path from `root`, with slashes. Files that vanish meanwhile are left out."""
+    folders = [""]
+    while folders:
+        prefix = folders.pop()
+        with os.scandir(root / prefix) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{prefix}{entry.name}/")
+                    continue
+                try:
+                    size = entry.stat().st_size
+                except FileNotFoundError:
+                    continue
+                yield prefix + entry.name, size
+
+
+def _stage(target: Path, data: bytes) -> Path:
+    """Writes `data` durably to a temporary file beside `target` and returns its path; nothing is left of it when that fails."""
+    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+    with clear_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    return temporary
+
+
+def _link_if_absent(temporary: Path, target: Path) -> bool:
+    """Gives a staged file its final name unless that is taken; True when `target` now holds the very same bytes."""
+    with clear_errors(target):
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return target.read_bytes() == temporary.read_bytes()
+    return True
+
+
+def _rename_onto(temporary: Path, target: Path) -> None:
+    with clear_errors(target):
+        try:
+            temporary.replace(target)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    sync_folder(target.parent)
+
+
+def _remove_tree(path: Path) -> None:
+    with clear_errors(path):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

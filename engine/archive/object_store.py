@@ -1,0 +1,310 @@
+"""An archive in an object store behind a URL (S3 and its like, Google Cloud, Azure): each object is put whole, and only if absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from engine.archive.folder_store import ROOT_KEY
+from engine.errors import ArchiveError
+
+T = TypeVar("T")
+
+PUTS = 8  # at a time
+REMOVED_AT_ONCE = 1000  # as many as S3 takes in a request
+LISTED_APART = 8  # entries of a folder: more are found by one listing of it all
+ATTEMPTS = 8  # of a request that the store failed or let hang, with a wait before each that doubles
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds
+TIMEOUT = "LATENTRAY_STORE_TIMEOUT"  # seconds of a request, for stores that are slower or quicker than most
+DEFAULT_TIMEOUT = 60.0
+SINGLE_PUT = 5 * 2**30  # bytes: the most that one put may hold, and larger ones cannot be put if absent
+NO_BUCKET = "there is no such bucket"
+_STATUS = re.compile(r"status code: (\d{3})")
+_FINAL = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
+
+
+class ObjectStore:
+    """A prefix of a bucket; see `Store`. Who may read and write is found as the store's own tools find it, and never kept or shown.
+
+    Every operation may be done twice with the same outcome, so a request that failed, or whose answer was lost, is simply made again:
+    an object that is there already with the same bytes is as good as one's own.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.where = url.rstrip("/")
+        self._within = _opened(self.where)
+
+    def __reduce__(self) -> tuple[type[ObjectStore], tuple[str]]:
+        return ObjectStore, (self.where,)
+
+    @property
+    def name(self) -> str:
+        return self.where.rpartition("/")[2]
+
+    @property
+    def _around(self) -> Any:
+        return _opened(self.where.rpartition("/")[0])
+
+    def exists(self) -> bool:
+        return self.has(ROOT_KEY)
+
+    def has(self, key: str) -> bool:
+        import obstore
+
+        return self._tried(lambda: _present(lambda: obstore.head(self._within, key)) is not None, doing="read")
+
+    def has_any(self, folder: str) -> bool:
+        import obstore
+
+        return self._tried(lambda: any(obstore.list(self._within, folder or None, chunk_size=1)), doing="read")
+
+    def read(self, key: str) -> bytes:
+        data = self.read_or_none(key)
+        if data is None:
+            raise ArchiveError(f"cannot read the archive: there is no such object: {self.where}/{key}")
+        return data
+
+    def read_or_none(self, key: str) -> bytes | None:
+        import obstore
+
+        return self._tried(lambda: _present(lambda: bytes(obstore.get(self._within, key).bytes())), doing="read")
+
+    def sha256(self, key: str) -> str:
+        return hashlib.sha256(self.read(key)).hexdigest()
+
+    def names(self, folder: str) -> list[str]:
+        import obstore
+
+        found = self._tried(lambda: obstore.list_with_delimiter(self._within, folder or None), doing="read")
+        paths = [meta["path"] for meta in found["objects"]] + list(found["common_prefixes"])
+        return [path.rstrip("/").rpartition("/")[2] for path in paths]
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        return iter(self._below(None))
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        if len(data) > SINGLE_PUT:
+            raise ArchiveError(f"an object is too large for the store, {len(data):,} bytes; use smaller --shard-rows: {self.where}/{key}")
+
+        def put() -> bool:
+            try:
+                obstore.put(self._within, key, data, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            return True
+
+        return self._tried(put) or self.read_or_none(key) == data
+
+    def put_all_if_absent(self, objects: Mapping[str, bytes]) -> bool:
+        items = list(objects.items())
+        if not all(self.put_if_absent(key, data) for key, data in items[:2]):
+            return False
+        with ThreadPoolExecutor(PUTS) as pool:
+            return all(pool.map(lambda item: self.put_if_absent(*item), items[2:]))
+
+    def replace(self, key: str, data: bytes) -> None:
+        import obstore
+
+        self._tried(lambda: obstore.put(self._within, key, data, use_multipart=False))
+
+    def remove(self, key: str) -> None:
+        self._remove([key])
+
+    def remove_if_equal(self, key: str, data: bytes) -> None:
+        if self.read_or_none(key) == data:
+            self.remove(key)
+
+    def clear(self, folder: str, names: set[str]) -> None:
+        if len(names) > LISTED_APART:
+            found = [key for key, _ in self._below(folder)]
+        else:
+            found = [f"{folder}/{name}" for name in names if self.has(f"{folder}/{name}")]
+            found += [key for name in names for key, _ in self._below(f"{folder}/{name}/")]
+        at = len(folder) + 1
+        self._remove(key for key in found if key[at:].partition("/")[0] in names)
+
+    def temporaries(self) -> list[tuple[str, int]]:
+        return []
+
+    def remove_abandoned(self) -> list[int]:
+        return []
+
+    def remove_all(self) -> None:
+        self.remove(ROOT_KEY)  # what makes it an archive
+        self._remove(key for key, _ in self._below(None))
+
+    def beside(self, name: str) -> Path:
+        """A copy in a folder of this process, fetched anew when the object has changed since."""
+        import obstore
+
+        head = self._tried(lambda: _present(lambda: obstore.head(self._around, name)), doing="read")
+        mark = "" if head is None else f"{head['e_tag']}-{head['size']}-{head['last_modified']}"
+        folder = _scratch() / hashlib.sha256(f"{self.where} {mark}".encode()).hexdigest()[:16]
+        copy = folder / name
+        if head is not None and not copy.exists():
+            folder.mkdir(exist_ok=True)
+            aside = copy.with_name(f".{name}.{os.getpid()}.{random.getrandbits(64):x}")
+            self._tried(lambda: _download(self._around, name, aside), doing="read")
+            aside.replace(copy)
+        return copy
+
+    def put_beside(self, name: str, file: Path) -> None:
+        import obstore
+
+        self._tried(lambda: obstore.put(self._around, name, file))
+
+    def remove_beside(self, name: str) -> None:
+        import obstore
+
+        self._tried(lambda: _present(lambda: obstore.delete(self._around, name)))
+
+    def for_zarr(self) -> Any:
+        from zarr.storage import ObjectStore as ZarrStore
+
+        return ZarrStore(_opened(self.where, retries=ATTEMPTS), read_only=True)  # Zarr asks once
+
+    def _below(self, folder: str | None) -> list[tuple[str, int]]:
+        import obstore
+
+        listed = self._tried(lambda: [meta for page in obstore.list(self._within, folder) for meta in page], doing="read")
+        return [(meta["path"], meta["size"]) for meta in listed]
+
+    def _remove(self, keys: Iterable[str]) -> None:
+        import obstore
+
+        rest = iter(keys)
+        while portion := list(islice(rest, REMOVED_AT_ONCE)):
+            self._tried(lambda portion=portion: _present(lambda: obstore.delete(self._within, portion)))  # type: ignore[misc]
+
+    def _tried(self, ask: Callable[[], T], *, doing: str = "write") -> T:
+        """What `ask` returns, asked again while the store fails; raises ArchiveError when it goes on failing, or refuses."""
+        from obstore.exceptions import BaseError
+
+        wait = FIRST_WAIT
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return ask()
+            except (BaseError, OSError) as error:
+                if attempt == ATTEMPTS or _is_final(error):
+                    raise ArchiveError(f"cannot {doing} the archive: {_reason(error)}: {self.where}") from None
+            time.sleep(wait * random.uniform(0.5, 1.5))
+            wait = min(2 * wait, LONGEST_WAIT)
+        raise AssertionError("the last attempt returns or raises")
+
+
+@cache
+def _opened(url: str, *, retries: int = 0) -> Any:
+    """The library's store of a prefix, one a process: it holds the connections. `retries`: the library's own, which only reads can trust."""
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    except ModuleNotFoundError:
+        raise ArchiveError(f"archives in object stores need a library; pip install 'latentray[s3]': {url}") from None
+    endpoint = next((value for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if (value := os.environ.get(name))), "")
+    options: dict[str, Any] = {"timeout": timedelta(seconds=_timeout()), "connect_timeout": timedelta(seconds=min(10.0, _timeout()))}
+    if endpoint.startswith("http://"):
+        options["allow_http"] = True
+    try:
+        asked: dict[str, Any] = {"client_options": options, "retry_config": {"max_retries": retries}, **_credentials(url)}
+        return from_url(url, **asked)
+    except (BaseError, ValueError, TypeError) as error:
+        raise ArchiveError(f"archives cannot lie behind this kind of URL, {_reason(error)}: {url}") from None
+
+
+def _credentials(url: str) -> dict[str, Any]:
+    """For S3 outside the environment's own variables: what botocore finds in profiles and elsewhere, asked anew when it runs out."""
+    if urlsplit(url).scheme not in ("s3", "s3a") or "AWS_ACCESS_KEY_ID" in os.environ or "AWS_WEB_IDENTITY_TOKEN_FILE" in os.environ:
+        return {}
+    if not any(os.path.exists(os.path.expanduser(path)) for path in _profile_files()):
+        return {}
+    try:
+        import botocore.session  # type: ignore[import-untyped]
+    except ModuleNotFoundError:
+        return {}
+    session = botocore.session.Session()
+    if session.get_credentials() is None:
+        return {}
+
+    def credentials() -> dict[str, Any]:
+        found = session.get_credentials().get_frozen_credentials()
+        expiry = getattr(session.get_credentials(), "_expiry_time", None)
+        return {"access_key_id": found.access_key, "secret_access_key": found.secret_key, "token": found.token, "expires_at": expiry}
+
+    region = session.get_config_variable("region")
+    return {"credential_provider": credentials, **({"region": region} if region else {})}
+
+
+def _profile_files() -> tuple[str, str]:
+    environment = os.environ
+    return environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), environment.get("AWS_CONFIG_FILE", "~/.aws/config")
+
+
+def _timeout() -> float:
+    text = os.environ.get(TIMEOUT, str(DEFAULT_TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 86400:
+        raise ArchiveError(f"{TIMEOUT} must be a number of seconds: {text}")
+    return seconds
+
+
+def _present(ask: Callable[[], T]) -> T | None:
+    """What `ask` returns, or None where there is no such object."""
+    try:
+        return ask()
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise PermissionError(NO_BUCKET) from None
+        return None
+
+
+def _download(store: Any, key: str, to: Path) -> None:
+    import obstore
+
+    with to.open("wb") as file:
+        for chunk in obstore.get(store, key).stream():
+            file.write(chunk)
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether asking again would be answered alike: a refusal, but not "too many requests", "took too long" or "another is writing"."""
+    status = _STATUS.search(str(error))
+    refused = status is not None and status[1].startswith("4") and status[1] not in ("408", "409", "429")
+    return refused or type(error).__name__ in _FINAL or isinstance(error, PermissionError | FileNotFoundError)
+
+
+def _reason(error: Exception) -> str:
+    """Why, in a few words and never in the library's own: those hold URLs, which may be signed."""
+    if NO_BUCKET in str(error) or "NoSuchBucket" in str(error):
+        return NO_BUCKET
+    status = _STATUS.search(str(error))
+    kind = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
+    return f"the store answered {status[1]}" if status else {"generic": "the store cannot be reached"}.get(kind, kind)
+
+
+@cache
+def _scratch() -> Path:
+    """A folder of this process for copies of plans; it goes when the process ends."""
+    folder = TemporaryDirectory(prefix="latentray-")
+    _kept.append(folder)
+    return Path(folder.name)
+
+
+_kept: list[TemporaryDirectory[str]] = []
