@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from itertools import chain
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from engine.archive.chunks import ChunkCodec
@@ -18,6 +20,8 @@ from engine.errors import ArchiveError
 from engine.records import Failure, ShardReceipt, Status
 
 UNREADABLE = (ValueError, RuntimeError, KeyError, TypeError, AttributeError)  # what decoding and parsing damaged bytes can raise
+_FIELDS = tuple(field.name for field in fields(ShardReceipt))
+_STRING, _CHECKSUM = struct.Struct("<II"), struct.Struct("<I")
 READERS = 8  # threads, for file systems that answer slowly
 
 
@@ -43,7 +47,7 @@ class CommitLog:
         data = self._root.store.read_or_none(self.key(shard))
         if data is None:
             return None
-        receipt = self._decode_or_none(shard, data)
+        receipt = _receipt_or_none(data)
         if receipt is None:
             raise self._damaged(shard)
         return receipt
@@ -63,15 +67,12 @@ class CommitLog:
 
     def read_each(self) -> dict[int, ShardReceipt | None]:
         """The receipt of every record, by shard, in order; None where the record is damaged."""
-        raw = self.raw()
-        if not raw:
-            return {}
-        first, last = min(raw), max(raw)
-        try:  # all at once is ten times quicker; one by one only to find which is damaged
-            texts = self._chunks.decode_all(raw, first=first, last=last)
-            return {shard: parse_record(str(texts[shard - first])) for shard in raw}
-        except UNREADABLE:
-            return {shard: self._decode_or_none(shard, data) for shard, data in raw.items()}
+        return {shard: _receipt_or_none(data) for shard, data in self.raw().items()}
+
+    def read_each_of(self, shards: Iterable[int]) -> dict[int, ShardReceipt | None]:
+        """The same of some shards; those without a record are left out."""
+        found = ((shard, self._root.store.read_or_none(self.key(shard))) for shard in shards)
+        return {shard: _receipt_or_none(data) for shard, data in found if data is not None}
 
     def read_all(self) -> list[ShardReceipt]:
         """Every receipt, in order of shards; raises ArchiveError naming the first record that is damaged."""
@@ -80,12 +81,6 @@ class CommitLog:
             if receipt is None:
                 raise self._damaged(shard)
         return [receipt for receipt in receipts.values() if receipt is not None]
-
-    def _decode_or_none(self, shard: int, data: bytes) -> ShardReceipt | None:
-        try:
-            return parse_record(str(self._chunks.decode(shard, data)[0]))
-        except UNREADABLE:
-            return None
 
     def _damaged(self, shard: int) -> ArchiveError:
         return ArchiveError(f"commit record is damaged; see `latentray verify`: {self.key(shard)}")
@@ -122,6 +117,20 @@ def record_text(receipt: ShardReceipt) -> str:
     return canonical_json(_plain(record)).decode()
 
 
+def text_of(data: bytes) -> str:
+    """The text of a record's object: one string as `vlen-utf8` has it (count, length, bytes) and a crc32c, all numbers little-endian.
+
+    Read without Zarr, which takes 0.2 ms an object where this takes 2 us. Raises ValueError where the bytes are not those of one string.
+    """
+    if len(data) < _STRING.size + _CHECKSUM.size:
+        raise ValueError("too short for a record")
+    body = data[: -_CHECKSUM.size]
+    count, length = _STRING.unpack_from(body)
+    if _CHECKSUM.unpack(data[-_CHECKSUM.size :]) != (google_crc32c.value(body),) or (count, length) != (1, len(body) - _STRING.size):
+        raise ValueError("not the bytes of a record")
+    return str(body[_STRING.size :], "utf-8")
+
+
 def parse_record(text: str) -> ShardReceipt:
     """The receipt of a stored record; raises ValueError, KeyError, TypeError or AttributeError when it is none."""
     record = json.loads(text)
@@ -129,7 +138,14 @@ def parse_record(text: str) -> ShardReceipt:
         if entry is not None and (not isinstance(entry["sha256"], str) or not isinstance(entry["bytes"], int)):
             raise ValueError("an object needs a sha256 and a size")
     record["failures"] = [Failure(**{**failure, "status": Status[failure["status"].upper()]}) for failure in record["failures"]]
-    return ShardReceipt(**{field.name: record[field.name] for field in fields(ShardReceipt)})
+    return ShardReceipt(**{name: record[name] for name in _FIELDS})
+
+
+def _receipt_or_none(data: bytes) -> ShardReceipt | None:
+    try:
+        return parse_record(text_of(data))
+    except UNREADABLE:
+        return None
 
 
 def _plain(value: Any) -> Any:

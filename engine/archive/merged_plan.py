@@ -38,6 +38,14 @@ def merge_plans(roots: Sequence[Root], out: Path, *, digest: str) -> str:
     return file_sha256(out)
 
 
+def plan_kind(path: Path) -> str:
+    """What kind of source a plan was made of: "folder", "manifest", "merged", "codes" ...; "" where there is no plan that can be read."""
+    try:
+        return str(json.loads(pq.read_metadata(path).metadata[METADATA])["kind"])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return ""
+
+
 def _concatenate(files: Sequence[pq.ParquetFile], out: Path, digest: str, shard_rows: int) -> None:
     about = [json.loads(file.metadata.metadata[METADATA]) for file in files]
     labels = list(dict.fromkeys(name for file in files for name in file.schema_arrow.names[4:]))

@@ -209,7 +209,7 @@ class ObjectStore:
 
 @cache
 def _opened(url: str, *, retries: int = 0) -> Any:
-    """The library's store of a prefix, one a process: it holds the connections. `retries`: the library's own, which only reads can trust."""
+    """The library's store of a prefix, one a process: it holds the connections. `retries`: the library's own, for reading."""
     try:
         from obstore.exceptions import BaseError
         from obstore.store import from_url

@@ -154,9 +154,7 @@ def examine(path: AnyPath) -> tuple[Root | None, str]:
         return None, "differs from its seal"
     if attributes["format_version"] != FORMAT_VERSION:
         version = attributes["format_version"]
-        raise ArchiveError(
-            f"archive has format version {version}, this latentray reads {FORMAT_VERSION}: {store.where}"
-        )
+        raise ArchiveError(f"archive has format version {version}, this latentray reads {FORMAT_VERSION}: {store.where}")
     return Root(store, document), ""
 
 
