@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.commands import StepFailed
 from engine import metrics
-from engine.classify.classifier import Classifier
+from engine.features import FeatureNetwork
 from engine.frechet import FrechetDistance
 from engine.replay import Replay, listed
 
@@ -35,13 +35,13 @@ class Judged:
         return {"mean PSNR dB": fmean(self.psnr), "SSIM": fmean(self.ssim)} | distance
 
 
-def judge(replay: Replay, manifest: Path, classifier: Classifier | None, rebuild: Rebuild | None = None) -> Judged:
+def judge(replay: Replay, manifest: Path, network: FeatureNetwork | None, rebuild: Rebuild | None = None) -> Judged:
     """Every film of the manifest, as the archive's recipe has it at the archive's film size, against what its stored code stands for.
 
     With `rebuild`, against what that makes of it. Raises StepFailed where a film has no code, since all rows are to be of the same films.
     """
     again = rebuild or (lambda films, rows: replay.films(replay.latents(rows), films.shape[-1]))
-    distance = None if classifier is None else FrechetDistance(classifier.features, int(classifier.network.num_features))  # type: ignore[arg-type]
+    distance = None if network is None else FrechetDistance(network.features, network.dim)
     psnr: list[float] = []
     ssim: list[float] = []
     row_of = replay.row_of

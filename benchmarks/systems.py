@@ -15,9 +15,9 @@ from benchmarks.report import Row, measured
 from benchmarks.system_figures import CodedFilms, decomposes, draw_system, take_apart
 from benchmarks.system_quality import Judged, judge
 from benchmarks.system_rates import Rates, refined_rate, take_rates
-from engine.classify.classifier import Classifier, load_classifier
 from engine.encode.codec import Codec, load_codec
 from engine.errors import LatentrayError
+from engine.features import FeatureNetwork, load_features
 from engine.quality import thumbnail
 from engine.replay import Replay
 
@@ -49,7 +49,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def compare(
-    codecs: Mapping[str, str], sets: Mapping[str, list[Path]], options: Options, *, classifier: Classifier | None, rates: Rates | None
+    codecs: Mapping[str, str], sets: Mapping[str, list[Path]], options: Options, *, classifier: FeatureNetwork | None, rates: Rates | None
 ) -> Iterator[Row]:
     """Of each set of films in turn: a row a codec, then one for thumbnails of as many bytes as each code had.
 
@@ -73,19 +73,21 @@ def compare(
         yield from undrawn
 
 
-def _classifier(options: Options) -> Classifier | None:
+def _classifier(options: Options) -> FeatureNetwork | None:
     directory = classifier_directory(options)
     if directory is None:
         say("systems: no folder there holds a classifier, so no Fréchet distances (latentray train densenet makes one)")
         return None
     say(f"systems: Fréchet distances by the features of {directory}")
-    return load_classifier(directory)
+    return load_features(directory)
 
 
 class _Bench:
     """The films of each set, what they are judged by, and the archives that pictures are drawn from."""
 
-    def __init__(self, folder: Path, films: Mapping[str, Path], classifier: Classifier | None, rates: Rates | None, *, steps: int) -> None:
+    def __init__(
+        self, folder: Path, films: Mapping[str, Path], classifier: FeatureNetwork | None, rates: Rates | None, *, steps: int
+    ) -> None:
         self._folder, self._films, self._classifier, self._rates, self._steps = folder, films, classifier, rates, steps
         self._thumbnails: dict[str, dict[int, Row]] = {name: {} for name in films}
         self._coded: dict[str, list[CodedFilms]] = {}
@@ -130,7 +132,7 @@ class _Bench:
         judge = self._classifier
         settings = {
             "films": len(judged.psnr),
-            "classifier": None if judge is None else {"name": judge.name, "digest": judge.digest},
+            "classifier": None if judge is None else judge.told(),
         } | settings
         columns = {"films": len(judged.psnr), **figures}
         return Row(benchmark=NAME, step=step, unit="dB", values=judged.psnr, quality=judged.columns(), figures=columns, settings=settings)

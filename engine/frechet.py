@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -51,11 +51,28 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2). With C1 = A A^T the last trace is that of the root of A^T C2 A, which is symmetric:
     its eigenvalues are real and need no complex root. Raises ValueError for moments of fewer than two vectors.
     """
-    first, second = sorted((first, second), key=lambda moments: moments.count)
-    if first.count < 2:
-        raise ValueError(f"Fréchet distance needs two films or more of each set: {first.count}")
+    return float(frechet_distances([first, second])[0, 1])
+
+
+def frechet_distances(sets: Sequence[Moments]) -> Tensor:
+    """`frechet_distance` of each two of these sets, [n, n] float64, symmetric, 0 on the diagonal; each covariance is factored once.
+
+    Raises ValueError for moments of fewer than two vectors.
+    """
+    order = sorted(range(len(sets)), key=lambda at: sets[at].count)
+    if order and sets[order[0]].count < 2:
+        raise ValueError(f"Fréchet distance needs two films or more of each set: {sets[order[0]].count}")
+    distances = torch.zeros(len(sets), len(sets), dtype=torch.float64)
+    for place, at in enumerate(order[:-1]):
+        factor = _factor(sets[at].covariance, sets[at].count - 1)
+        for other in order[place + 1 :]:
+            distances[at, other] = distances[other, at] = _distance(sets[at], sets[other], factor)
+    return distances
+
+
+def _distance(first: Moments, second: Moments, factor: Tensor) -> float:
+    """`factor`: that of the covariance of `first`."""
     c1, c2 = first.covariance, second.covariance
-    factor = _factor(c1, first.count - 1)
     shared = torch.linalg.eigvalsh(factor.T @ c2 @ factor).clamp(min=0).sqrt().sum()
     distance = (first.mean - second.mean).square().sum() + c1.trace() + c2.trace() - 2 * shared
     return max(0.0, float(distance))
@@ -117,9 +134,7 @@ class Fid(FrechetDistance):
     def __init__(self, weights: str | None = None, *, device: str | torch.device = "cpu", flag: str = "--weights") -> None:
         """`weights`, `flag`: see `find_inception`. Raises ConfigError in one line for weights that are missing or others."""
         path = find_inception(weights, flag=flag)
-        network = inception.InceptionV3()
-        network.load_published(read_weights(path, network.published_shapes()))
-        super().__init__(network.to(device), inception.NUM_FEATURES)
+        super().__init__(read_inception(path).to(device), inception.NUM_FEATURES)
         self.digest = sha256_of(path)
 
     def figures(self) -> dict[str, float | int | str]:
@@ -137,6 +152,13 @@ def fid(
     for films in fake:
         distance.add_fake(films.to(device))
     return distance.figures()
+
+
+def read_inception(path: Path) -> inception.InceptionV3:
+    """The network with the weights in this file, on the CPU. Raises ConfigError in one line for a file that holds others."""
+    network = inception.InceptionV3()
+    network.load_published(read_weights(path, network.published_shapes()))
+    return network
 
 
 def find_inception(weights: str | None, *, flag: str = "--weights") -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine import metrics
 from engine.errors import SourceError
+from engine.realism import Realism
 from engine.records import ImageRef, PixelBatch
 from engine.replay import Replay, listed
 
@@ -43,13 +44,14 @@ def measure(
     limit: int | None = None,
     hash_key: bytes | None = None,
     thumbnails: Sequence[int] = (),
+    realism: Realism | None = None,
     batch_size: int = 8,
 ) -> Iterator[FilmQuality]:
     """Compares every film of `source` that the archive has a code for, in plan order, a row a method.
 
     Methods: the code as stored; the encoder's own code, computed again from the film (where the codec has an encoder), which is
     what refinement started from; an 8-bit thumbnail of as many bytes as the code; one gray, the film's mean; and thumbnails of as many
-    bytes as `thumbnails` says, by names such as "thumbnail of 1024".
+    bytes as `thumbnails` says, by names such as "thumbnail of 1024". `realism` is shown all films beside their codes as stored.
     Raises SourceError when source and archive have no film in common.
     """
     replay = Replay(archive, codec=codec)
@@ -60,7 +62,7 @@ def measure(
             refs = [ref for ref in shard.refs if ref.sample_id in row_of]
             for pixels in replay.sources(refs, batch_size=batch_size):
                 found += len(pixels.refs)
-                yield from _compare(replay, pixels, [row_of[ref.sample_id] for ref in pixels.refs], thumbnails)
+                yield from _compare(replay, pixels, [row_of[ref.sample_id] for ref in pixels.refs], thumbnails, realism)
     if not found:
         raise SourceError(f"no film of the source has a code in the archive; were ids made another way (--id)? {source}")
 
@@ -92,13 +94,17 @@ def thumbnail(films: Tensor, num_bytes: int) -> Tensor:
     return metrics.resize_film(small, films.shape[-1]).clamp(0, 1)
 
 
-def _compare(replay: Replay, pixels: PixelBatch, rows: list[int], thumbnails: Sequence[int]) -> Iterator[FilmQuality]:
+def _compare(
+    replay: Replay, pixels: PixelBatch, rows: list[int], thumbnails: Sequence[int], realism: Realism | None
+) -> Iterator[FilmQuality]:
     if not rows or pixels.films is None:
         return
     films = metrics.to_unit(pixels.films).cpu()
     stored = replay.latents(rows)
     code_bytes = stored[0].numel() * replay.dtype.itemsize
     candidates = {STORED: replay.films(stored, replay.film_size)}
+    if realism is not None:
+        realism.add(films, candidates[STORED])
     if replay.codec.has_encoder:
         encoded = replay.as_stored(replay.codec.encode(pixels.pixels.to(replay.device)))
         candidates[ENCODER] = replay.films(encoded, replay.film_size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ConfigError
-from engine.frechet import INCEPTION_FILE, Fid, FrechetDistance, Moments, fid, find_inception, frechet_distance
+from engine.frechet import INCEPTION_FILE, Fid, FrechetDistance, Moments, fid, find_inception, frechet_distance, frechet_distances
 from engine.networks.inception import InceptionV3
 from engine.refine.weight_files import random_weights
 
@@ -83,6 +83,21 @@ def test_features_that_do_not_vary() -> None:
     ones = torch.ones(5, 4, dtype=torch.float64)
     assert frechet_distance(moments(ones), moments(3 * ones)) == pytest.approx(16)
     assert frechet_distance(moments(ones), moments(ones)) == 0
+
+
+def test_a_matrix_has_the_distance_of_each_two() -> None:
+    """Of sets of more and of fewer vectors than dimensions, in any order."""
+    sets = [moments(samples(count, 20, seed)) for seed, count in enumerate((60, 8, 200, 8), 1)]
+    matrix = frechet_distances(sets)
+    assert torch.equal(matrix, matrix.T)
+    assert not matrix.diagonal().any()
+    for row, first in enumerate(sets):
+        for column, second in enumerate(sets):
+            if row != column:
+                assert float(matrix[row, column]) == pytest.approx(frechet_distance(first, second), rel=1e-7)
+    assert frechet_distances([]).shape == (0, 0)
+    with pytest.raises(ValueError, match="two films or more of each set: 1"):
+        frechet_distances([*sets, moments(samples(1, 20, 9))])
 
 
 def test_torchmetrics_agrees() -> None:

@@ -1,4 +1,4 @@
-"""Quality figures equal those of scikit-image and of the papers' definitions, and resizing equals Pillow's."""
+"""Quality figures equal those of scikit-image, of torchmetrics and of the papers' definitions, and resizing equals Pillow's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from PIL import Image
 from scipy.ndimage import convolve1d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure, structural_similarity_index_measure
 
 from engine import metrics
+from engine.source.phantom import render_phantom
 
 Array = np.ndarray
 
@@ -81,6 +83,67 @@ def test_ms_ssim_equals_its_definition(height: int, width: int) -> None:
     np.testing.assert_allclose(metrics.ms_ssim(x, y).numpy(), expected, rtol=0, atol=2e-6)
     assert expected[0] > 0.5
     assert expected[2] == 0
+
+
+@pytest.fixture(scope="module")
+def radiographs() -> tuple[Tensor, Tensor]:
+    """Two phantoms, each beside itself blurred, darkened, in noise and black, [8, 1, 192, 192] twice."""
+    draw = torch.Generator().manual_seed(0)
+    films = [torch.from_numpy(render_phantom(8, index, size=256).pixels.astype(np.float32) / 255) for index in range(2)]
+    x = torch.stack([film[32:224, 32:224] for film in films])[:, None].repeat(4, 1, 1, 1)
+    blurred = torch.nn.functional.avg_pool2d(x[:2], 5, stride=1, padding=2)
+    noisy = (x[4:6] + 0.1 * torch.randn(x[4:6].shape, generator=draw)).clamp(0, 1)
+    return x, torch.cat([blurred, 0.7 * x[2:4], noisy, torch.zeros_like(x[6:8])])
+
+
+def test_ssim_of_radiographs_equals_scikit_image_and_torchmetrics(radiographs: tuple[Tensor, Tensor]) -> None:
+    x, y = radiographs
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    found = metrics.ssim(x, y)
+    expected = [structural_similarity(exact(a), exact(b), **settings) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, torchmetrics_ssim(x, y), rtol=0, atol=1e-4)
+    assert found.min() < 0.1
+    assert found.max() > 0.8
+
+
+def test_ms_ssim_of_radiographs_equals_torchmetrics(radiographs: tuple[Tensor, Tensor]) -> None:
+    x, y = radiographs
+    found = metrics.ms_ssim(x, y)
+    torch.testing.assert_close(found, torchmetrics_ms_ssim(x, y), rtol=0, atol=1e-4)
+    assert found.min() < 0.5
+    assert found.max() > 0.9
+
+
+@pytest.mark.parametrize(("height", "width"), [(176, 176), (201, 333)])
+def test_ssim_and_ms_ssim_equal_torchmetrics(height: int, width: int) -> None:
+    x, y = film_pair(height, width)
+    torch.testing.assert_close(metrics.ssim(x, y), torchmetrics_ssim(x, y), rtol=0, atol=1e-4)
+    torch.testing.assert_close(metrics.ms_ssim(x, y), torchmetrics_ms_ssim(x, y), rtol=0, atol=1e-4)
+
+
+def test_ms_ssim_of_torchmetrics_differs_by_its_mirrored_border_alone() -> None:
+    """Its own product takes the last scale's mean over places where the window leaves the image: under 0.005 at 512x512."""
+    x, y = film_pair(512, 512)
+    whole = multiscale_structural_similarity_index_measure(x, y, reduction="none", data_range=1.0, normalize="relu")
+    torch.testing.assert_close(whole, torchmetrics_ms_ssim(x, y, crop=False), rtol=0, atol=1e-6)
+    torch.testing.assert_close(whole, metrics.ms_ssim(x, y), rtol=0, atol=5e-3)
+
+
+def torchmetrics_ssim(x: Tensor, y: Tensor, *, crop: bool = True) -> Tensor:
+    """The mean of its map where the window lies inside the image, as Wang et al. take it; its own figure takes the mirrored border too."""
+    _, full = structural_similarity_index_measure(x, y, reduction="none", data_range=1.0, return_full_image=True)
+    return (full[..., 5:-5, 5:-5] if crop else full).mean(dim=(1, 2, 3))
+
+
+def torchmetrics_ms_ssim(x: Tensor, y: Tensor, *, crop: bool = True) -> Tensor:
+    """Its contrast at four scales and its SSIM at the fifth, each with the weight of the paper."""
+    result = torch.ones(len(x))
+    for weight in (0.0448, 0.2856, 0.3001, 0.2363):
+        _, contrast = structural_similarity_index_measure(x, y, reduction="none", data_range=1.0, return_contrast_sensitivity=True)
+        result = result * contrast.relu() ** weight
+        x, y = (torch.nn.functional.avg_pool2d(image, 2) for image in (x, y))
+    return result * torchmetrics_ssim(x, y, crop=crop).relu() ** 0.1333
 
 
 def test_psnr_and_mse_equal_scikit_image() -> None:

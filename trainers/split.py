@@ -12,14 +12,13 @@ import numpy as np
 
 from engine.errors import ConfigError, SourceError
 from engine.source.plan_file import LABEL
+from engine.stratified_split import PATIENT_COLUMNS, stratify
 from trainers.exclusions import read_exclusions
 from trainers.packed_films import PackedFilms
 from trainers.presets.films import SplitConfig
-from trainers.stratified_split import stratify
 
 log = logging.getLogger(__name__)
 
-PATIENT_COLUMNS = ("patient_id", "patient", "PatientID", "Patient ID")
 _SPLIT_COLUMN, _TEST = "split", "test"
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -50,7 +49,7 @@ class Split:
 
 def split_films(packed: PackedFilms, cfg: SplitConfig, labels: np.ndarray[Any, Any] | None = None) -> Split:
     """Divides the films of `packed` by patient: the hash of (seed, patient) decides, so that a film that is added moves no patient.
-    With `cfg.stratify` the `labels` [films, labels] of the pack decide (`stratified_split.py`).
+    With `cfg.stratify` the `labels` [films, labels] of the pack decide (`engine/stratified_split.py`).
 
     Where the shares come out so that no patient is held out, or none trains, the one nearest to the limit changes sides. A film whose
     patient is not named counts as a patient of its own. Raises ConfigError for a column or list that cannot be used and for `stratify`

@@ -20,12 +20,13 @@ from benchmarks.report import Row
 from benchmarks.system_quality import judge
 from benchmarks.system_rates import Rates, measure
 from benchmarks.systems import compare
-from engine.classify.classifier import Classifier, load_classifier, save_classifier
+from engine.classify.classifier import save_classifier
 from engine.classify.classifier_spec import ClassifierSpec
 from engine.encode.codec import load_codec
 from engine.encode.codec_spec import NetworkSpec
 from engine.encode_dataset import encode_dataset
 from engine.errors import ConfigError
+from engine.features import FeatureNetwork, load_features
 from engine.metrics import PSNR_CAP
 from engine.networks.densenet import DenseNetClassifier, DenseNetSettings
 from engine.quality import STORED, mean_by_method
@@ -68,12 +69,12 @@ def options(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Options:
 
 
 @pytest.fixture(scope="module")
-def classifier(place: Path) -> Classifier:
-    return load_classifier(place / "judge")
+def classifier(place: Path) -> FeatureNetwork:
+    return load_features(place / "judge")
 
 
 @pytest.fixture(scope="module")
-def rows(place: Path, options: Options, classifier: Classifier) -> dict[str, Row]:
+def rows(place: Path, options: Options, classifier: FeatureNetwork) -> dict[str, Row]:
     codecs = {name: str(place / name) for name in ("broken", "dgm", "gan")}
     rates = Rates(encode={"dgm": [5.0, 4.0, 9.0]}, decode={"dgm": [7.0], "gan": [8.0]}, batch=2, device="cpu", threads=1)
     found = list(compare(codecs, film_sets(options), options, classifier=classifier, rates=rates))
@@ -118,7 +119,7 @@ def test_pictures_have_a_column_a_film_and_maps_where_there_are_any(rows: dict[s
     assert shapes == {"gan": (3 * panel, width, 3), "dgm": (6 * panel, width, 3)}
 
 
-def test_psnr_and_ssim_are_those_of_the_metrics_command(options: Options, place: Path, classifier: Classifier, tmp_path: Path) -> None:
+def test_psnr_and_ssim_are_those_of_the_metrics_command(options: Options, place: Path, classifier: FeatureNetwork, tmp_path: Path) -> None:
     manifest = line_up(film_files(options), tmp_path / "films", count=5)
     archive = tmp_path / "a.zarr"
     encode_dataset(str(manifest), str(archive), str(place / "dgm"), metrics="none", workers=0, quiet=True)

@@ -8,6 +8,7 @@ import pytest
 
 from engine.errors import ConfigError, SourceError
 from tests.trainers.packs import pack, write_films, write_manifest
+from trainers.labels import read_labels
 from trainers.packed_films import open_pack
 from trainers.presets.films import SplitConfig
 from trainers.split import split_films
@@ -225,6 +226,37 @@ def test_lists_that_cannot_be_used(folder):
 def test_shares_that_make_no_sense(validation):
     with pytest.raises(ConfigError, match="validation must be 0 or more and less than 1"):
         SplitConfig(validation=validation)
+
+
+def test_a_stratified_split(tmp_path):
+    """Sixteen patients of two films; of the four who have the label one is held out."""
+    folder = write_films(tmp_path / "films", 32)
+    cells = {
+        "patient": [f"p{film // 2:02}" for film in range(32)],
+        "mass": ["1" if film // 2 in (2, 7, 9, 11) else "0" for film in range(32)],
+    }
+    write_manifest(folder, cells)
+    packed = pack(folder / "films.csv", tmp_path / "pack")
+    labels = read_labels(packed, ["mass"]).values
+    cfg = SplitConfig(validation=0.25, stratify=True)
+    split = split_films(packed, cfg, labels)
+    assert (split.train_patients, split.validation_patients) == (12, 4)
+    assert labels[split.validation].sum() == 2
+    assert not {film // 2 for film in split.train} & {film // 2 for film in split.validation}
+    assert sorted([*split.train, *split.validation]) == list(range(32))
+    whole = split_films(packed, SplitConfig(validation=0.0, stratify=True), labels)
+    assert len(whole.validation) == 0
+    with pytest.raises(ConfigError, match="--stratify needs a task that learns from labels"):
+        split_films(packed, cfg)
+
+
+def test_patients_that_must_not_be_seen_take_no_part_in_a_stratified_split(tmp_path):
+    folder = write_films(tmp_path / "films", 12)
+    write_manifest(folder, {"patient": [f"p{film // 2}" for film in range(12)], "mass": ["1", "0"] * 6, "split": ["test"] + [""] * 11})
+    packed = pack(folder / "films.csv", tmp_path / "pack")
+    split = split_films(packed, SplitConfig(validation=0.4, stratify=True), read_labels(packed, ["mass"]).values)
+    assert split.excluded == 2
+    assert sorted([*split.train, *split.validation]) == list(range(2, 12))
 
 
 @pytest.mark.films

@@ -10,6 +10,8 @@ import numpy as np
 
 from engine.errors import ConfigError
 
+PATIENT_COLUMNS = ("patient_id", "patient", "PatientID", "Patient ID")  # that a table may name the patient of a film by
+
 Sides = np.ndarray[Any, np.dtype[np.int64]]
 Values = np.ndarray[Any, np.dtype[np.float64]]
 

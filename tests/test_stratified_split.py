@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError
-from tests.trainers.packs import pack, write_films, write_manifest
-from trainers.labels import read_labels
-from trainers.presets.films import SplitConfig
-from trainers.split import split_films
-from trainers.stratified_split import stratify
+from engine.stratified_split import stratify
 
 SHARES = (0.7, 0.1, 0.2)
 
@@ -103,34 +99,3 @@ def test_small_sets():
 def test_shares_that_make_no_sense_are_refused(shares):
     with pytest.raises(ConfigError, match="shares must be 0 or more, with a sum of 1"):
         stratify(["a"], np.ones((1, 1)), shares, seed=0)
-
-
-def test_a_split_of_a_manifest(tmp_path):
-    """Sixteen patients of two films; of the four who have the label one is held out."""
-    folder = write_films(tmp_path / "films", 32)
-    cells = {
-        "patient": [f"p{film // 2:02}" for film in range(32)],
-        "mass": ["1" if film // 2 in (2, 7, 9, 11) else "0" for film in range(32)],
-    }
-    write_manifest(folder, cells)
-    packed = pack(folder / "films.csv", tmp_path / "pack")
-    labels = read_labels(packed, ["mass"]).values
-    cfg = SplitConfig(validation=0.25, stratify=True)
-    split = split_films(packed, cfg, labels)
-    assert (split.train_patients, split.validation_patients) == (12, 4)
-    assert labels[split.validation].sum() == 2
-    assert not {film // 2 for film in split.train} & {film // 2 for film in split.validation}
-    assert sorted([*split.train, *split.validation]) == list(range(32))
-    whole = split_films(packed, SplitConfig(validation=0.0, stratify=True), labels)
-    assert len(whole.validation) == 0
-    with pytest.raises(ConfigError, match="--stratify needs a task that learns from labels"):
-        split_films(packed, cfg)
-
-
-def test_patients_that_must_not_be_seen_take_no_part(tmp_path):
-    folder = write_films(tmp_path / "films", 12)
-    write_manifest(folder, {"patient": [f"p{film // 2}" for film in range(12)], "mass": ["1", "0"] * 6, "split": ["test"] + [""] * 11})
-    packed = pack(folder / "films.csv", tmp_path / "pack")
-    split = split_films(packed, SplitConfig(validation=0.4, stratify=True), read_labels(packed, ["mass"]).values)
-    assert split.excluded == 2
-    assert sorted([*split.train, *split.validation]) == list(range(2, 12))
