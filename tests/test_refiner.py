@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import refiner as module
+from engine.code_gradient import judge_gradient
 from engine.config import RefineConfig
 from engine.encode.codec import Codec
 from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec
@@ -28,7 +28,7 @@ from engine.refine.build_objective import WeightSource, build_objective
 from engine.refine.descent import Film
 from engine.refine.gradient_step import Found, GradientStep, by_autograd
 from engine.refine.schedule import RATE_AFTER_COARSE
-from engine.refiner import build_refiner, levels_of, weight_source
+from engine.refiner import build_refiner, criterion_of, levels_of, weight_source
 
 SIZE = 32
 CODE = (1, 16)
@@ -258,7 +258,8 @@ def test_a_wrong_loss_is_refused_though_its_gradient_is_right(factor: float, say
 
     def judge(step: GradientStep) -> object:
         checked = without_gradients(step, prepared.device)
-        return module._judge(prepared, checked, objective, None, backend="inductor", precision="fp32")
+        criterion = criterion_of(prepared.codec, objective, None, weights={})
+        return judge_gradient(prepared.codec, checked, criterion, backend="inductor", precision="fp32", batch_size=prepared.batch_size)
 
     assert judge(right)
     with pytest.raises(BackendError, match=rf"inductor fp32 fails the parity gate.*{says}.*\(limit 0.001\)"):

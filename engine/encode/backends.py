@@ -31,8 +31,12 @@ def check_backend(backend: Backend) -> None:
         raise BackendError("backend cudagraphs needs a CUDA device, use --backend auto, inductor or eager")
 
 
-def choices(codec: Codec, backend: Backend, precision: Precision, *, gigaflops: float) -> list[tuple[str, str]]:
+def choices(
+    codec: Codec, backend: Backend, precision: Precision, *, gigaflops: float, film_gflop: float | None = None
+) -> list[tuple[str, str]]:
     """What to try, in order, as (backend, precision), for a codec on its device and a run of `gigaflops`.
+
+    `film_gflop`: what a film takes, where that is more than coding or making it.
 
     "auto" on a GPU: TensorRT where it is installed, Inductor, CUDA graphs, eager, each in bfloat16 and at last in float32. On a CPU:
     Inductor where the run is long enough for compiling to pay, then eager; in bfloat16 where the processor has it and the codec is heavy,
@@ -44,7 +48,7 @@ def choices(codec: Codec, backend: Backend, precision: Precision, *, gigaflops: 
         precisions = ["bf16", "fp32"]
     else:
         backends = [*(["inductor"] if gigaflops >= COMPILING_PAYS_GFLOP else []), "eager"]
-        precisions = ["bf16", "fp32"] if precision == "auto" and cpu_has_bf16() and _is_heavy(codec) else ["fp32"]
+        precisions = ["bf16", "fp32"] if precision == "auto" and cpu_has_bf16() and _is_heavy(codec, film_gflop) else ["fp32"]
     backends = [backend] if backend != "auto" else backends
     precisions = [precision] if precision != "auto" else precisions
     return [(chosen, digits) for digits in precisions for chosen in backends]
@@ -81,6 +85,8 @@ def build_backend(
     return in_pieces(network, batch_size)
 
 
-def _is_heavy(codec: Codec) -> bool:
-    cost = codec_cost(codec)
-    return max(cost.encode, cost.generate) >= HEAVY_GFLOP
+def _is_heavy(codec: Codec, film_gflop: float | None) -> bool:
+    if film_gflop is None:
+        cost = codec_cost(codec)
+        film_gflop = max(cost.encode, cost.generate)
+    return film_gflop >= HEAVY_GFLOP

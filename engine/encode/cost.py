@@ -34,18 +34,18 @@ def codec_cost(codec: Codec) -> CodecCost:
     heads = [codec.coarse[resolution] for resolution in sorted(codec.coarse)]
     generators = {head.resolution: codec.frozen_generator(torch.float32, head=head) for head in heads}
     generators[codec.recipe.resolution] = codec.frozen_generator(torch.float32)
-    steps = {resolution: _count(generator, (1, *codec.code_shape)) for resolution, generator in generators.items()}
+    steps = {resolution: count_gflop(generator, (1, *codec.code_shape)) for resolution, generator in generators.items()}
     parted: Any = getattr(codec.generator.network, "decompose", None)
     return CodecCost(
-        encode=0.0 if codec.encoder is None else _count(codec.encoder, pixels)[0],
+        encode=0.0 if codec.encoder is None else count_gflop(codec.encoder, pixels)[0],
         generate=steps[codec.recipe.resolution][0],
         gradient={resolution: sum(both) for resolution, both in steps.items()},
-        decompose=0.0 if parted is None else _count(lambda codes: torch.cat(parted(codes), dim=1), (1, *codec.code_shape))[0],
+        decompose=0.0 if parted is None else count_gflop(lambda codes: torch.cat(parted(codes), dim=1), (1, *codec.code_shape))[0],
     )
 
 
-def _count(run: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[float, float]:
-    """GFLOP of a call, and of the gradient in its argument: shapes are followed, nothing is computed."""
+def count_gflop(run: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[float, float]:
+    """GFLOP of a call with rows of `shape`, and of the gradient in them: shapes are followed, nothing is computed."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         rows = torch.empty(shape).requires_grad_()
         with FlopCounterMode(display=False) as forward:

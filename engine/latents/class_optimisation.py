@@ -9,12 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.classify.classifier import Classifier
-from engine.encode.codec import Codec
 from engine.refine.descent import ROWS_AT_ONCE
 from engine.refine.slots import Slots
 
-Score = Callable[[Tensor], Tensor]
 Project = Callable[[Tensor], Tensor]
 
 
@@ -42,23 +39,27 @@ class Optimised:
         return self.logit >= self.start.goal
 
 
-def score_of(codec: Codec, classifier: Classifier, label: str) -> Score:
-    """Codes [n, *shape] -> the logit of `label` in their films [n], differentiable. Raises CodecError for a label it does not know."""
-    generate, column = codec.frozen_generator(torch.float32), classifier.index(label)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ascent:
+    """What a climb is told of the codes that it is at.
 
-    def score(codes: Tensor) -> Tensor:
-        return classifier.logits(generate(codes))[:, column]
+    `slope`: codes [n, *shape] -> logits [n] and the gradient of each in its code [n, *shape]. `judge`: codes [1, *shape] -> logits [1] that
+    count, where those of `slope` are made in less than eager float32; None where they are what counts.
+    """
 
-    return score
+    slope: Callable[[Tensor], tuple[Tensor, Tensor]]
+    judge: Callable[[Tensor], Tensor] | None = None
 
 
-def climb(starts: Iterable[Start], score: Score, project: Project, *, stride: float, steps: int, slots: int) -> Iterator[Optimised]:
+def climb(starts: Iterable[Start], ascent: Ascent, project: Project, *, stride: float, steps: int, slots: int) -> Iterator[Optimised]:
     """Runs each start to its goal, or for `steps` steps, and yields it when it has ended, not in the order in which they came.
 
     A step is algorithm 1's, z <- z + alpha * gradient of the logit, followed by `project`. The paper leaves alpha open: here each code
     takes steps of one length, `stride` in each number (root mean square), because the size of a gradient is the classifier's and the
     generator's and would need another alpha for every pair. The paper's loop has no end; one that is not there after `steps` steps is
     yielded as it is. A start that shows enough already takes none, and a film whose logit is no longer finite ends at once.
+    A code is asked about by `judge`, alone, when its logit seems high enough; where the judge says no, it goes on. What is yielded is the
+    judge's word.
     A film that has ended leaves its slot to the next start, and no film's path depends on those beside it: on a CPU it has the same bits
     for any number of slots from 2 on, elsewhere, and for 1 slot, it is the same up to rounding.
     """
@@ -67,7 +68,7 @@ def climb(starts: Iterable[Start], score: Score, project: Project, *, stride: fl
     while True:
         came = places.fill()
         if came:
-            state = state or _State(came[0][1].code, score, project, stride=stride, steps=steps, slots=slots)
+            state = state or _State(came[0][1].code, ascent, project, stride=stride, steps=steps, slots=slots)
             state.enter(came)
         if state is None or not places.busy():
             return
@@ -78,11 +79,11 @@ def climb(starts: Iterable[Start], score: Score, project: Project, *, stride: fl
 class _State:
     """What is known of the film in each slot."""
 
-    def __init__(self, example: Tensor, score: Score, project: Project, *, stride: float, steps: int, slots: int) -> None:
+    def __init__(self, example: Tensor, ascent: Ascent, project: Project, *, stride: float, steps: int, slots: int) -> None:
         at_once = 1 if slots == 1 else ROWS_AT_ONCE  # a whole number of rows rounds alike whoever is in them; one alone is not made to wait
         self._codes, self._at_once = example.new_zeros(-(-slots // at_once) * at_once, *example.shape), at_once
         self._goals, self._taken = [math.inf] * slots, [0] * slots
-        self._score, self._project, self._stride, self._steps = score, project, stride, steps
+        self._ascent, self._project, self._stride, self._steps = ascent, project, stride, steps
 
     def enter(self, came: list[tuple[int, Start]]) -> None:
         """Puts starts into their slots."""
@@ -95,25 +96,27 @@ class _State:
         idle = [slot for slot in range(len(self._codes)) if slot not in busy]
         rows = busy + idle[: -len(busy) % self._at_once]
         codes = self._codes[rows]
-        logits, uphill = _logits_and_uphill(codes, self._score)
-        moved = self._project(codes + self._stride * uphill)
+        logits, gradient = self._ascent.slope(codes)
+        moved = self._project(codes + self._stride * _at_one_length(gradient))
         ended, going = [], []
         for place, (slot, logit) in enumerate(zip(busy, logits.tolist(), strict=False)):  # the wait for the device in a step
-            if logit >= self._goals[slot] or self._taken[slot] == self._steps or not math.isfinite(logit):
-                ended.append((slot, codes[place], logit, self._taken[slot]))
+            is_last = self._taken[slot] == self._steps or not math.isfinite(logit)
+            counts = self._judged(codes[place], logit) if is_last or logit >= self._goals[slot] else -math.inf
+            if is_last or counts >= self._goals[slot]:
+                ended.append((slot, codes[place], counts, self._taken[slot]))
             else:
                 going.append(place)
                 self._taken[slot] += 1
         self._codes[[rows[place] for place in going]] = moved[going]
         return ended
 
+    def _judged(self, code: Tensor, logit: float) -> float:
+        """The logit that counts for a code [*shape] whose gradient came with `logit`."""
+        return logit if self._ascent.judge is None else self._ascent.judge(code[None]).item()
 
-def _logits_and_uphill(codes: Tensor, score: Score) -> tuple[Tensor, Tensor]:
-    """Logits [n] at codes [n, *shape], and the direction of the gradient of each in its code, with a root mean square of 1."""
-    with torch.enable_grad():
-        codes = codes.detach().requires_grad_(True)
-        logits = score(codes)
-        (gradient,) = torch.autograd.grad(logits.sum(), codes)
+
+def _at_one_length(gradient: Tensor) -> Tensor:
+    """Gradients [n, *shape] as directions, each with a root mean square of 1."""
     flat = gradient.flatten(1)
     flat = flat / flat.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)  # squares of small numbers vanish
-    return logits.detach(), (flat * torch.rsqrt(flat.square().mean(dim=1, keepdim=True).clamp_min(1e-12))).view_as(gradient)
+    return (flat * torch.rsqrt(flat.square().mean(dim=1, keepdim=True).clamp_min(1e-12))).view_as(gradient)

@@ -16,10 +16,11 @@ from engine.classify.classifier import Classifier
 from engine.config import check_at_least
 from engine.encode.codec import Codec
 from engine.errors import ArchiveError, ConfigError
-from engine.latents.class_optimisation import Optimised, Score, climb, score_of
+from engine.latents.class_optimisation import Optimised, climb
 from engine.latents.codes import Values
 from engine.latents.codes_archive import Like, write_codes
 from engine.latents.starts import Draws, Prior
+from engine.latents.uphill import Score, Uphill, build_uphill, judge_of
 from engine.pictures import safe_name
 from engine.reconstruct import reconstruct
 
@@ -77,9 +78,19 @@ class Outcome:
 
 
 def optimise_class(
-    codec: Codec, classifier: Classifier, label: str, *, count: int, prior: Prior, draws: Draws | None = None, climbing: Climb | None = None
+    codec: Codec,
+    classifier: Classifier,
+    label: str,
+    *,
+    count: int,
+    prior: Prior,
+    draws: Draws | None = None,
+    climbing: Climb | None = None,
+    uphill: Uphill | None = None,
 ) -> Outcome:
     """`count` patients with a finding (Segal et al. 2021, 3.4 and 4.3 to 4.5). Both models lie on one device.
+
+    `uphill`: their gradient, built; left out: in eager float32. Every logit in the table is eager float32's, whatever codes climbed by.
 
     Each is optimised until its logit reaches the classifier's threshold plus its own severity; the other films of a patient are drawn
     around that code. They are judged against the plain threshold and kept either way, as the paper neither looks at them nor draws anew;
@@ -87,10 +98,12 @@ def optimise_class(
     """
     check_at_least("count", count, 1)
     draws, climbing = draws or Draws(), climbing or Climb()
-    score, threshold = score_of(codec, classifier, label), classifier.thresholds[classifier.index(label)]
+    uphill = uphill or build_uphill(codec, classifier, slots=climbing.slots)
+    ascent, threshold = uphill.ascent(label), classifier.thresholds[classifier.index(label)]
+    judge = judge_of(codec, classifier, label)
     starts = (draws.start(prior, label, number, threshold, device=codec.device) for number in range(count))
     stride, begun = climbing.lr * prior.scale, time.perf_counter()
-    found = list(climb(starts, score, codec.project, stride=stride, steps=climbing.steps, slots=climbing.slots))
+    found = list(climb(starts, ascent, codec.project, stride=stride, steps=climbing.steps, slots=climbing.slots))
     seconds = time.perf_counter() - begun
     found.sort(key=lambda each: each.start.number)
     values, ids, rows = [], [], []
@@ -98,7 +111,7 @@ def optimise_class(
         code = each.code.flatten().cpu().numpy()
         films = draws.series(prior, label, each.start.number, code) if each.reached else code[None]
         patient = f"{label.replace('/', '-')}-{each.start.number:06d}"
-        logits = [each.logit, *_logits(films[1:], score, codec, at_once=climbing.slots)]
+        logits = [each.logit, *_logits(films[1:], judge, codec)]
         for film, logit in enumerate(logits, start=1):
             rows.append(_row(patient, label, film, logit, threshold, each))
             ids.append(f"{patient}-{film}")
@@ -137,13 +150,10 @@ def write_films(archive: Path, out: Path, outcomes: Iterable[Outcome], *, size: 
     return written.films
 
 
-def _logits(values: Values, score: Score, codec: Codec, *, at_once: int) -> list[float]:
-    found: list[float] = []
-    with torch.inference_mode():
-        for first in range(0, len(values), at_once):
-            codes = torch.from_numpy(values[first : first + at_once]).reshape(-1, *codec.code_shape)
-            found += score(codes.to(codec.device)).tolist()
-    return found
+def _logits(values: Values, judge: Score, codec: Codec) -> list[float]:
+    """Each film alone: a patient has few, and so no logit depends on the films beside it."""
+    codes = torch.from_numpy(values).reshape(-1, *codec.code_shape)
+    return [judge(code[None]).item() for code in codes]
 
 
 def _row(patient: str, label: str, film: int, logit: float, threshold: float, found: Optimised) -> Cells:

@@ -14,6 +14,7 @@ from engine.encode.codec import Codec
 from engine.errors import ConfigError
 from engine.latents.class_optimisation import Start
 from engine.latents.codes import Space, Values, read_codes
+from engine.networks.stylegan_mapping import MappingNetwork
 
 MOST_CODES = 4096  # of an archive that its spread is taken from: evenly over its rows
 _SERIES = 1  # apart from the draws of the start itself
@@ -23,22 +24,28 @@ _SERIES = 1  # apart from the draws of the start itself
 class Prior:
     """How codes [d] lie: about `centre` [d], each number `scale` from it (root mean square).
 
-    `deviations` [n, d] of codes from their mean, where these are known only by example; None stands for N(0, I).
-    `origin`: "prior", or the fingerprint of the archive of the examples.
+    `deviations` [n, d] of codes from their mean, where these are known only by example. `mapping` makes codes of normal numbers. Without
+    both, codes are N(0, I). `origin`: "prior", the fingerprint of the archive of the examples, or "mapping" and the digest of its file.
     """
 
     space: Space
     centre: Values
     scale: float
     deviations: Values | None = None
+    mapping: MappingNetwork | None = None
     origin: str = "prior"
 
     def draw(self, rng: np.random.Generator, truncation: float) -> Values:
         """One code [d], on the gauge: N(0, I) with every number beyond `truncation` drawn anew (Brock et al. 2019, whom Segal et al. cite).
 
         By example: codes' deviations added up with such numbers over sqrt(n), so that draws spread as the codes do, along every direction
-        alike less far.
+        alike less far. By a mapping network: such numbers through it; it looks at their direction alone, so truncation makes them more even
+        and not the codes more common.
         """
+        if self.mapping is not None:
+            z = torch.from_numpy(truncated_normal(rng, self.mapping.settings.code_size, truncation))
+            drawn: Values = self.space.on_gauge(_mapped(self.mapping, z[None], self.space))[0]
+            return drawn
         if self.deviations is None:
             moved = truncated_normal(rng, self.space.size, truncation)
         else:
@@ -84,12 +91,15 @@ class Draws:
         return np.random.default_rng([self.seed, crc32(label.encode()), number, *purpose])
 
 
-def prior_of(codec: Codec, archive: AnyPath | None = None) -> Prior:
-    """Where codes of this codec lie: as those of `archive` do, else N(0, I) where the codec's codes are of mean zero or on the sphere.
+def prior_of(codec: Codec, archive: AnyPath | None = None, *, mapping: tuple[MappingNetwork, str] | None = None) -> Prior:
+    """Where codes of this codec lie: as those of `archive` do, else as `mapping`, a network and the digest of its file, draws them, else
+    N(0, I) where the codec's codes are of mean zero or on the sphere.
 
-    Raises ConfigError where neither is known, and for an archive of another codec.
+    Raises ConfigError where none of it is known, and for an archive of another codec.
     """
     space = Space(shape=codec.code_shape, gauge=codec.gauge, codec=codec.name, digest=codec.digest)
+    if archive is None and mapping is not None:
+        return _prior_by(space, *mapping)
     if archive is None:
         if codec.gauge == "none" and codec.spec.code.mean != "zero":
             raise ConfigError(f"codec does not say how its codes lie; name an archive of them with --codes: {codec.name}")
@@ -109,6 +119,22 @@ def prior_of(codec: Codec, archive: AnyPath | None = None) -> Prior:
         deviations=deviations.astype(np.float32),
         origin=str(read_root(archive).attributes["fingerprint"]),
     )
+
+
+def _prior_by(space: Space, network: MappingNetwork, digest: str) -> Prior:
+    """Codes as a mapping network draws them; how far they spread is looked at in MOST_CODES of them, the same every time."""
+    z = torch.from_numpy(np.random.default_rng(0).standard_normal((MOST_CODES, network.settings.code_size)).astype(np.float32))
+    values = _mapped(network, z, space).astype(np.float64)
+    spread = float(np.sqrt(np.mean((values - values.mean(axis=0)) ** 2)))
+    centre = values.mean(axis=0).astype(np.float32)
+    return Prior(space=space, centre=centre, scale=spread, mapping=network, origin=f"mapping sha256:{digest}")
+
+
+def _mapped(network: MappingNetwork, z: torch.Tensor, space: Space) -> Values:
+    """z [n, code_size] -> codes [n, d]: one w for all layers of a code that has several."""
+    with torch.no_grad():
+        found: Values = network(z)[:, None].expand(-1, *space.shape).reshape(len(z), space.size).numpy()
+    return found
 
 
 def truncated_normal(rng: np.random.Generator, size: int, limit: float) -> Values:

@@ -12,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from engine.errors import CodecError
+from engine.json_object import read_json_object
 from engine.networks.settings import read_settings
 
 HEAD = "head.safetensors"
@@ -59,8 +60,8 @@ def load_head(file: Path, *, device: torch.device) -> DgmHead:
     """The head of a file. Raises CodecError where the file is none, or its weights do not fit what it says."""
     try:
         with safe_open(file, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {}).get(_HEADER, "{}"))
-        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+            header = read_json_object((opened.metadata() or {}).get(_HEADER, "{}"))
+        if header.get("format") != _FORMAT:
             raise CodecError(f"safetensors file holds no head of a dgm: {file}")
         head = DgmHead(read_settings(DgmHeadSettings, header.get("settings"), file.name))
         head.load_state_dict(load(file.read_bytes()))

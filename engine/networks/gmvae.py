@@ -148,7 +148,7 @@ class GmVaeGenerator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.linear(latents.flatten(1).to(self.linear.weight.dtype))
-        x = x.reshape(len(x), -1, self.settings.lowest, self.settings.lowest)
+        x = x.reshape(x.shape[0], -1, self.settings.lowest, self.settings.lowest)
         film: Tensor = self.layers(x).mean(dim=1, keepdim=True)  # [N, 1, R, R] in [0, 1]
         return film * 2 - 1
 

@@ -10,7 +10,7 @@ from torch import nn
 from engine.errors import CodecError
 from engine.networks.settings import read_settings, shortened
 
-Role = Literal["encoder", "generator", "classifier", "detector"]
+Role = Literal["encoder", "generator", "classifier", "detector", "mapping"]
 
 # module, network class, settings class; imported only when asked for, so that a generator runs where torchvision is missing
 _NETWORKS: dict[Role, dict[str, tuple[str, str, str]]] = {
@@ -42,6 +42,9 @@ _NETWORKS: dict[Role, dict[str, tuple[str, str, str]]] = {
     "detector": {
         "retinanet": ("retinanet", "RetinaNetDetector", "RetinaNetSettings"),
     },
+    "mapping": {
+        "stylegan": ("stylegan_mapping", "MappingNetwork", "MappingSettings"),
+    },
 }
 
 
@@ -56,7 +59,7 @@ def build_network(role: Role, name: str, settings: Any) -> nn.Module:
     `settings` is the JSON object of `codec.json` (or `classifier.json`, `detector.json`). An encoder maps [N, 1, R, R] to [N, *code_shape],
     a generator the other way; both have `code_shape` and `resolution` (None where any will do). A classifier maps [N, 1, R, R] to logits
     [N, num_classes], by `embed` to [N, num_features], and has a `resolution`. A detector maps them to boxes [k, 4], in pixels, and scores
-    [k], film by film.
+    [k], film by film. A mapping draws codes: normal numbers [N, code_size] -> codes [N, code_size].
     Raises CodecError on an unknown name and on unknown, missing or senseless settings.
     """
     if name not in _NETWORKS[role]:

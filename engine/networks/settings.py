@@ -53,6 +53,7 @@ def typed(kind: Any, value: Any, where: str) -> Any:
 
 
 def shortened(value: Any) -> str:
-    """A value for the end of a message, on one line and never longer than a line."""
+    """A value for the end of a message: on one line, never longer than a line, and with nothing that a terminal would obey."""
     text = " ".join(str(value).split())
+    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text[:121])
     return text if len(text) <= 120 else text[:117] + "..."

@@ -120,7 +120,7 @@ class VaeGenerator(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         lowest = self.settings.lowest
         x = self.linear(latents.flatten(1).to(self.linear.weight.dtype))
-        film: Tensor = self.layers(x.reshape(len(x), -1, lowest, lowest))  # [N, 1, R, R] in [0, 1]
+        film: Tensor = self.layers(x.reshape(x.shape[0], -1, lowest, lowest))  # [N, 1, R, R] in [0, 1]
         return film * 2 - 1
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from engine.config import BACKENDS
+
 HELP = "films with a finding: codes that climb a classifier's logit, several films a patient, as a labelled archive"
 
 ALL = "all"
@@ -21,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, metavar="PX", help="side of these films; left out: the codec's resolution")
     drawn = parser.add_argument_group("what is drawn")
     drawn.add_argument("--seed", type=int, default=0, help="of all draws, together with a patient's label and number")
-    drawn.add_argument("--codes", metavar="FILMS.zarr", help="start as the codes of this archive lie; needed where the codec does not say")
+    drawn.add_argument(
+        "--codes",
+        metavar="FILMS.zarr",
+        help="start as the codes of this archive lie; needed where neither the codec nor a mapping network beside it says",
+    )
     drawn.add_argument("--truncation", type=float, default=0.7, metavar="T", help="starts are normal numbers, none beyond this")
     drawn.add_argument("--films", default="3-6", metavar="A-B", help="films of a patient, uniform: its optimised code and some around it")
     drawn.add_argument("--sigma", type=float, default=0.2, metavar="S", help="how far these are from it, in units of the starts' spread")
@@ -29,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     climbing.add_argument("--steps", type=int, default=200, metavar="N", help="most of a start")
     climbing.add_argument("--lr", type=float, default=0.02, metavar="A", help="length of a step, in units of the starts' spread")
     climbing.add_argument("--slots", type=int, default=32, metavar="N", help="starts that climb together")
-    climbing.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N; left out: a GPU where there is one")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--backend", choices=BACKENDS, default="auto", help="how gradients run; what it says is reached is judged again")
+    machine.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of gradients; the judge is float32")
+    machine.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N; left out: a GPU where there is one")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -39,10 +48,12 @@ def run(args: argparse.Namespace) -> None:
     from engine.classify.classifier import load_classifier
     from engine.encode.backends import find_device
     from engine.encode.codec import codec_files, load_codec
+    from engine.encode.mapping_file import mapping_beside
     from engine.job import EMBED_LIMIT, software_versions
     from engine.latents.codes_archive import check_is_free, like_codec
     from engine.latents.optimised import Climb, optimise_class, write_archive, write_films
     from engine.latents.starts import Draws, prior_of
+    from engine.latents.uphill import build_uphill
     from engine.reconstruct import check_size
     from engine.verbs.output import emit
 
@@ -54,16 +65,19 @@ def run(args: argparse.Namespace) -> None:
         classifier.index(label)  # before minutes of work on those that it knows
     draws = Draws(seed=args.seed, truncation=args.truncation, films=parse_films(args.films), sigma=args.sigma)
     climbing = Climb(lr=args.lr, steps=args.steps, slots=args.slots)
-    prior = prior_of(codec, args.codes)
+    prior = prior_of(codec, args.codes, mapping=None if args.codes else mapping_beside(args.codec, codec))
     name = (ALL if ALL in args.label else "-".join(labels)).replace("/", "-")
     to = Path(args.to or f"{codec.name}.{name}.zarr")
     check_is_free(to)
-    outcomes = [optimise_class(codec, classifier, label, count=args.count, prior=prior, draws=draws, climbing=climbing) for label in labels]
+    most = args.count * len(labels) * args.steps
+    uphill = build_uphill(codec, classifier, backend=args.backend, precision=args.precision, slots=args.slots, steps=most)
+    settings = {"count": args.count, "prior": prior, "draws": draws, "climbing": climbing, "uphill": uphill}
+    outcomes = [optimise_class(codec, classifier, label, **settings) for label in labels]
     files = codec_files(args.codec)
     embedded = sum(map(len, files.values())) <= EMBED_LIMIT
     like = like_codec(codec, software=software_versions(), codec_files=files if embedded else None)
     made = {"classifier": {"name": classifier.name, "digest": classifier.digest}, "labels": labels, "count": args.count}
-    made |= {"draws": asdict(draws), "climb": asdict(climbing), "start": prior.origin}
+    made |= {"draws": asdict(draws), "climb": asdict(climbing), "start": prior.origin, "gradient": uphill.parity}
     write_archive(to, like, outcomes, made)
     figures = [outcome.figures for outcome in outcomes]
     lines = [_line(each) for each in figures]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +17,14 @@ from engine.archive.root import read_root
 from engine.classify.classifier import load_classifier
 from engine.encode.codec import Codec, load_codec
 from engine.encode.gauge import project
-from engine.errors import ArchiveError, ConfigError
-from engine.latents.class_optimisation import Start, climb, score_of
+from engine.errors import ArchiveError, BackendError, ConfigError
+from engine.latents.class_optimisation import Ascent, Start, climb
 from engine.latents.codes import Space, read_codes
 from engine.latents.codes_archive import like_archive, like_codec, write_codes
 from engine.latents.film_labels import read_table
 from engine.latents.optimised import COLUMNS, Climb, optimise_class, write_archive, write_films
 from engine.latents.starts import Draws, Prior, prior_of, truncated_normal
+from engine.latents.uphill import build_uphill, judge_of, score_of
 from engine.replay import Replay
 from tests.small_classifier import write_classifier
 from tests.small_pggan import make_pggan_codec
@@ -50,13 +53,28 @@ def bent(codes: torch.Tensor) -> torch.Tensor:
     return flat[:, 0] * 2 + (flat[:, 1:] * flat[:, :-1]).sum(dim=1)
 
 
+def ascent(score: Callable[[torch.Tensor], torch.Tensor], judge: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Ascent:
+    """What a climb is told, by autograd."""
+
+    def slope(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        codes = codes.clone().requires_grad_(True)
+        logits = score(codes)
+        (gradient,) = torch.autograd.grad(logits.sum(), codes)
+        return logits.detach(), gradient
+
+    return Ascent(slope=slope, judge=judge)
+
+
+BENT = ascent(bent)
+
+
 def starts(count: int, goal: float = 20.0) -> list[Start]:
     return [replace(Draws(seed=4).start(PRIOR, "x", number, 0.0), goal=goal + number % 3) for number in range(count)]
 
 
 def test_a_step_is_the_gradient_at_one_length_then_the_gauge() -> None:
     (start,) = starts(1)
-    (found,) = climb([start], bent, on_sphere, stride=0.1, steps=2, slots=1)
+    (found,) = climb([start], BENT, on_sphere, stride=0.1, steps=2, slots=1)
     code = start.code.double().numpy().ravel()
     for _ in range(2):
         slope = np.zeros(24)
@@ -72,22 +90,22 @@ def test_a_step_is_the_gradient_at_one_length_then_the_gauge() -> None:
 
 
 def test_each_stops_at_its_own_goal_and_not_a_step_later() -> None:
-    found = list(climb(starts(11), bent, on_sphere, stride=0.05, steps=300, slots=4))
+    found = list(climb(starts(11), BENT, on_sphere, stride=0.05, steps=300, slots=4))
     assert sorted(each.start.number for each in found) == list(range(11))
     for each in found:
         assert each.reached
         assert each.logit >= each.start.goal
         assert each.logit == pytest.approx(bent(each.code[None]).item(), abs=1e-4)
-        (before,) = climb([each.start], bent, on_sphere, stride=0.05, steps=each.steps - 1, slots=1)
+        (before,) = climb([each.start], BENT, on_sphere, stride=0.05, steps=each.steps - 1, slots=1)
         assert not before.reached
     assert len({each.steps for each in found}) > 3
 
 
 def test_no_film_depends_on_those_beside_it() -> None:
     given = starts(9)
-    expected = {each.start.number: each for each in climb(given, bent, on_sphere, stride=0.05, steps=40, slots=8)}
+    expected = {each.start.number: each for each in climb(given, BENT, on_sphere, stride=0.05, steps=40, slots=8)}
     for slots, some in ((2, given), (3, given[::-1]), (5, given[4:5]), (64, given)):
-        for each in climb(some, bent, on_sphere, stride=0.05, steps=40, slots=slots):
+        for each in climb(some, BENT, on_sphere, stride=0.05, steps=40, slots=slots):
             same = expected[each.start.number]
             assert torch.equal(each.code, same.code)
             assert (each.steps, each.logit) == (same.steps, same.logit)
@@ -101,18 +119,19 @@ def test_slots_are_refilled_and_never_overfull() -> None:
         return bent(codes)
 
     given = starts(20)
-    found = list(climb(given, counted, on_sphere, stride=0.05, steps=300, slots=4))
+    found = list(climb(given, ascent(counted), on_sphere, stride=0.05, steps=300, slots=4))
     assert set(sizes) == {4}
     work = sum(each.steps + 1 for each in found)
     assert len(sizes) < work / 4 + max(each.steps for each in found) + 1  # as if every slot were full until the queue is empty
 
 
 def test_a_start_that_shows_enough_takes_no_step_and_one_without_a_finite_logit_ends() -> None:
-    (done,) = climb(starts(1, goal=-1e3), bent, on_sphere, stride=0.1, steps=9, slots=2)
+    (done,) = climb(starts(1, goal=-1e3), BENT, on_sphere, stride=0.1, steps=9, slots=2)
     assert (done.steps, done.reached) == (0, True)
     assert torch.equal(done.code, done.start.code)
     for bad in (math.nan, -math.inf):
-        (ended,) = climb(starts(1), lambda codes, bad=bad: codes.flatten(1).sum(dim=1) * 0 + bad, on_sphere, stride=0.1, steps=9, slots=2)  # type: ignore[misc]
+        nowhere = ascent(lambda codes, bad=bad: codes.flatten(1).sum(dim=1) * 0 + bad)  # type: ignore[misc]
+        (ended,) = climb(starts(1), nowhere, on_sphere, stride=0.1, steps=9, slots=2)
         assert (ended.steps, ended.reached) == (0, False)
 
 
@@ -223,12 +242,97 @@ def test_codes_that_were_made_from_an_archive_keep_its_type_and_origin(coded_pha
     assert parts["latent"] == read_root(coded_phantoms).parts["latent"]
 
 
+def test_only_the_judge_says_that_a_goal_is_reached() -> None:
+    """A slope whose logits are too high by 3 sends its codes to the judge, who sends them on; what is yielded is the judge's."""
+    asked: list[int] = []
+
+    def judge(codes: torch.Tensor) -> torch.Tensor:
+        asked.append(len(codes))
+        return bent(codes)
+
+    eager = ascent(lambda codes: bent(codes) + 3, judge)
+    expected = {each.start.number: each for each in climb(starts(5), BENT, on_sphere, stride=0.05, steps=300, slots=4)}
+    for each in climb(starts(5), eager, on_sphere, stride=0.05, steps=300, slots=4):
+        same = expected[each.start.number]
+        assert (each.steps, each.reached) == (same.steps, True)
+        assert torch.equal(each.code, same.code)
+        assert each.logit == pytest.approx(same.logit, abs=1e-4)
+    assert set(asked) == {1}
+    assert len(asked) > 5
+    (short,) = climb(starts(1), eager, on_sphere, stride=0.05, steps=1, slots=1)
+    assert not short.reached
+    assert short.logit == pytest.approx(bent(short.code[None]).item(), abs=1e-4)
+
+
 def test_the_score_is_the_classifiers_logit_of_the_codecs_film(pggan_codec: Path, small_classifier: Path) -> None:
-    codec: Codec = load_codec(pggan_codec)
-    classifier = load_classifier(small_classifier)
+    codec, classifier = load_codec(pggan_codec), load_classifier(small_classifier)
     codes = codec.project(torch.randn(3, *codec.code_shape)).requires_grad_(True)
-    found = score_of(codec, classifier, "mass")(codes)
-    torch.testing.assert_close(found, classifier.logits(codec.generate(codes))[:, 1], rtol=1e-4, atol=1e-4)
-    (slope,) = torch.autograd.grad(found.sum(), codes)
-    assert slope.isfinite().all()
+    found = score_of(codec, classifier)(codes)
+    torch.testing.assert_close(found, classifier.logits(codec.generate(codes)), rtol=1e-4, atol=1e-4)
+    assert torch.equal(judge_of(codec, classifier, "mass")(codes), found[:, 1].detach())
+    (slope,) = torch.autograd.grad(found[:, 1].sum(), codes)
     assert (slope.flatten(1).abs().amax(dim=1) > 0).all()
+    logits, gradient = build_uphill(codec, classifier).ascent("mass").slope(codes.detach())
+    torch.testing.assert_close(logits, found[:, 1].detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=1e-4)
+
+
+def test_half_precision_climbs_but_does_not_judge(pggan_codec: Path, small_classifier: Path) -> None:
+    codec, classifier = load_codec(pggan_codec), load_classifier(small_classifier)
+    uphill = build_uphill(codec, classifier, backend="eager", precision="bf16", slots=4)
+    assert (uphill.parity["backend"], uphill.parity["precision"]) == ("eager", "bf16")
+    assert 0 < uphill.parity["gradient"]["eager"]["relative"] <= uphill.parity["gradient"]["limit"]
+    found = optimise_class(codec, classifier, "mass", count=4, prior=prior_of(codec), climbing=Climb(lr=0.1, slots=4), uphill=uphill)
+    judge = judge_of(codec, classifier, "mass")
+    assert found.figures["reached"] > 0
+    for each in found.optimised:
+        assert each.logit == judge(each.code[None]).item()
+    other = optimise_class(codec, classifier, "mass", count=2, prior=prior_of(codec), climbing=Climb(lr=0.1, slots=2), uphill=uphill)
+    for one, two in zip(other.optimised, found.optimised, strict=False):
+        assert torch.equal(one.code, two.code)
+
+
+def test_a_gradient_that_is_wrong_is_refused_with_its_figures(
+    pggan_codec: Path, small_classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, classifier = load_codec(pggan_codec), load_classifier(small_classifier)
+    right = codec.frozen_generator(torch.float32)
+    monkeypatch.setattr(codec, "frozen_generator", lambda *_, **__: Opposite(right))
+    with pytest.raises(BackendError, match=r"eager fp32 fails the parity gate.*gradient stage: eager \d\S* \(limit 0.1\)"):
+        build_uphill(codec, classifier)
+
+
+class Opposite(torch.nn.Module):
+    """A generator that makes the films of other codes."""
+
+    def __init__(self, right: torch.nn.Module) -> None:
+        super().__init__()
+        self.right = right
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        films: torch.Tensor = self.right(-codes)
+        return films
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
+def test_inductor_climbs_as_eager_does(pggan_codec: Path, small_classifier: Path) -> None:
+    codec, classifier = load_codec(pggan_codec), load_classifier(small_classifier)
+    compiled = build_uphill(codec, classifier, backend="inductor", slots=8)
+    assert compiled.parity["backend"] == "inductor"
+    plain = build_uphill(codec, classifier)
+    codes = codec.project(torch.randn(5, *codec.code_shape))
+    for label in classifier.labels:
+        for found, expected in zip(compiled.ascent(label).slope(codes), plain.ascent(label).slope(codes), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+    few, many = (
+        list(climb(given, compiled.ascent("mass"), codec.project, stride=0.05, steps=30, slots=slots))
+        for given, slots in ((pggan_starts(codec, 2), 2), (pggan_starts(codec, 6), 8))
+    )
+    codes_of = {each.start.number: each.code for each in many}
+    assert all(torch.equal(each.code, codes_of[each.start.number]) for each in few)
+
+
+def pggan_starts(codec: Codec, count: int) -> list[Start]:
+    prior = prior_of(codec)
+    return [Draws(seed=2).start(prior, "mass", number, 1.0) for number in range(count)]

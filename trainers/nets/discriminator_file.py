@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from trainers.nets.network_file import NetworkFile
+from engine.encode.network_file import NetworkFile
+from engine.errors import TrainError
 from trainers.nets.pggan_discriminator import DiscriminatorSettings, GrowingDiscriminator
 
 DISCRIMINATOR = "discriminator.safetensors"
-_KIND = NetworkFile("discriminator", "latentray-discriminator-1")
+_KIND = NetworkFile("discriminator", "latentray-discriminator-1", TrainError)
 
 
 def save_discriminator(file: Path, network: GrowingDiscriminator, level: int) -> None:

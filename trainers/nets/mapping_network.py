@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.errors import CodecError
 from engine.networks.pixel_norm import pixel_norm
+from engine.networks.stylegan_mapping import MappingSettings
 from trainers.nets.equalised import Equalised, in_float32
 
+__all__ = ["GAIN", "MappingNetwork", "MappingSettings", "ScaledLinear"]
+
 GAIN = math.sqrt(2)  # He's, for layers before a leaky ReLU
-
-
-@dataclass(frozen=True, kw_only=True)
-class MappingSettings:
-    """`code_size`: entries of z and of w. `multiplier`: of the learning rate of these layers, against all others."""
-
-    code_size: int = 512
-    layers: int = 8
-    multiplier: float = 0.01
-    leak: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.code_size <= 8192 or not 1 <= self.layers <= 64:
-            raise CodecError(f"mapping needs 1 to 64 layers of 1 to 8192 entries: {self.layers}, {self.code_size}")
-        if not 0 < self.multiplier <= 1 or not 0 <= self.leak < 1:
-            raise CodecError(f"mapping.multiplier must be above 0 and 1 at most, leak under 1: {self.multiplier}, {self.leak}")
 
 
 class ScaledLinear(Equalised):

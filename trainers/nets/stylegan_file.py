@@ -1,4 +1,4 @@
-"""StyleGAN's mapping network as a safetensors file beside its codec: what draws codes for trainings that need films of random codes."""
+"""StyleGAN's mapping network as a safetensors file beside its codec: what draws codes, here as it is trained."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from pathlib import Path
 
 import torch
 
-from trainers.nets.mapping_network import MappingNetwork, MappingSettings
-from trainers.nets.network_file import NetworkFile
+from engine.encode.mapping_file import FORMAT, MAPPING, WHAT
+from engine.encode.network_file import NetworkFile
+from engine.errors import TrainError
+from engine.networks.stylegan_mapping import MappingSettings
+from trainers.nets.mapping_network import MappingNetwork
 
-MAPPING = "mapping.safetensors"
-_KIND = NetworkFile("mapping network", "latentray-mapping-1")
+__all__ = ["MAPPING", "load_mapping", "save_mapping"]
+
+_KIND = NetworkFile(WHAT, FORMAT, TrainError)
 
 
 def save_mapping(file: Path, network: MappingNetwork) -> None:

@@ -208,6 +208,6 @@ def _listed(config: Mapping[str, Any], name: str) -> list[Any]:
 def _number(config: Mapping[str, Any], name: str, default: float) -> float:
     value = config.get(name, default)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:  # nor NaN
         raise CodecError(f"has a config.json whose {name} is no number: {shortened(value)}")
     return float(value)
