@@ -18,10 +18,10 @@ LABELS = ("effusion", "mass")
 STEEP = 30.0  # times as steep as random weights are, so that films differ in their logits
 
 
-def write_classifier(folder: Path) -> Path:
-    """Writes a classifier of `LABELS` at 16x16, whose logits are about 0 for noise, and so are its thresholds."""
-    settings = DenseNetSettings(blocks=(1, 1), growth=4, stem=4, bottleneck=2, classes=len(LABELS))
-    torch.manual_seed(1)
+def write_classifier(folder: Path, labels: tuple[str, ...] = LABELS, *, seed: int = 1) -> Path:
+    """Writes a classifier of `labels` at 16x16, whose logits are about 0 for noise, and so are its thresholds."""
+    settings = DenseNetSettings(blocks=(1, 1), growth=4, stem=4, bottleneck=2, classes=len(labels))
+    torch.manual_seed(seed)
     network = DenseNetClassifier(settings)
     for _ in range(3):
         network(torch.rand(8, 1, 16, 16))  # running statistics of their own
@@ -32,8 +32,8 @@ def write_classifier(folder: Path) -> Path:
     spec = ClassifierSpec(
         name="tiny",
         network=NetworkSpec(network="densenet", settings=json.loads(json.dumps(asdict(settings))), weights="classifier.safetensors"),
-        labels=LABELS,
-        thresholds=(0.0, 0.0),
+        labels=labels,
+        thresholds=(0.0,) * len(labels),
         recipe=PixelRecipe(resolution=16),
     )
     save_classifier(folder, spec, weights=network.state_dict())

@@ -74,21 +74,45 @@ def rates(scores: Array, marks: Array, threshold: float) -> dict[str, float]:
 def bootstrap_auc(scores: Array, marks: Array, *, resamples: int, seed: int, level: float = 0.95) -> tuple[list[Interval], Interval]:
     """AUC of scores [n, labels] for marks [n, labels], label by label, and their mean, each with its percentile interval.
 
-    Films are drawn n at a time with replacement, the same films for all labels, from `seed` alone. Draws without films of both kinds of a
-    label say nothing of it and are left out; the mean is over the labels that have an AUC.
+    Draws are those of `bootstrap_areas`; the mean is over the labels that have an AUC.
+    """
+    areas = bootstrap_areas(scores, marks, resamples=resamples, seed=seed)
+    return [interval(column, level) for column in areas.T], interval(mean_areas(areas), level)
+
+
+def bootstrap_areas(scores: Array, marks: Array, *, resamples: int, seed: int, groups: Array | None = None) -> Values:
+    """AUC of scores [n, labels] for marks [n, labels] of the films as they are, then of each draw: [1 + resamples, labels].
+
+    Films are drawn n at a time with replacement, the same films for all labels, from `seed` alone: other scores of the same films meet the
+    same draws, so that two such tables may be subtracted. `groups` [n], 0 to the number of groups - 1: films of one group (a patient) are
+    drawn together, as many groups as there are. NaN for a label of which the films, or those of a draw, are all with it or all without.
     """
     n, labels = marks.shape
     draw = np.random.default_rng(seed)
-    groups = [_groups(scores[:, c], marks[:, c]) for c in range(labels)]
-    rows = [np.stack([_areas(*group, np.ones((1, n))) for group in groups], axis=1)]  # the films as they are
+    of_film = np.arange(n) if groups is None else np.asarray(groups)
+    num_groups = int(of_film.max()) + 1 if n else 0
+    ranked = [_groups(scores[:, c], marks[:, c]) for c in range(labels)]
+    rows = [np.stack([_areas(*group, np.ones((1, n))) for group in ranked], axis=1)]  # the films as they are
     at_once = max(1, _NUMBERS_AT_ONCE // max(n, 1))
     for first in range(0, resamples if n else 0, at_once):
-        drawn = np.stack([np.bincount(draw.integers(0, n, n), minlength=n) for _ in range(min(at_once, resamples - first))])
-        rows.append(np.stack([_areas(*group, drawn) for group in groups], axis=1))
-    areas = np.concatenate(rows)  # [1 + resamples, labels]
+        count = min(at_once, resamples - first)
+        drawn = np.stack([np.bincount(draw.integers(0, num_groups, num_groups), minlength=num_groups) for _ in range(count)])
+        rows.append(np.stack([_areas(*group, drawn[:, of_film]) for group in ranked], axis=1))
+    return np.concatenate(rows)
+
+
+def mean_areas(areas: Values) -> Values:
+    """Of `bootstrap_areas` [1 + resamples, labels], the mean over the labels that have an AUC: [1 + resamples]."""
     known = ~np.isnan(areas[0])
-    every = [_interval(areas[:, c], level) for c in range(labels)]
-    return every, _interval(areas[:, known].mean(axis=1) if known.any() else np.full(len(areas), np.nan), level)
+    return np.asarray(areas[:, known].mean(axis=1)) if known.any() else np.full(len(areas), np.nan)
+
+
+def interval(drawn: Values, level: float = 0.95) -> Interval:
+    """The first of `drawn` [1 + resamples], which is the films' own, between percentiles of the others; draws that are NaN are left out."""
+    others = drawn[1:][~np.isnan(drawn[1:])]
+    tail = 50 * (1 - level)
+    low, high = np.percentile(others, [tail, 100 - tail]) if len(others) and not np.isnan(drawn[0]) else (np.nan, np.nan)
+    return Interval(value=float(drawn[0]), low=float(low), high=float(high))
 
 
 def _share(part: int, whole: int) -> float:
@@ -113,13 +137,6 @@ def _best_cut(scores: Array, marks: Array, worth: Callable[[Values, Values], Val
     worths = worth(sensitivity, specificity)
     best = int(len(worths) - 1 - np.argmax(worths[::-1]))
     return float(levels[best] if best == 0 else (levels[best] + levels[best - 1]) / 2)
-
-
-def _interval(areas: Values, level: float) -> Interval:
-    drawn = areas[1:][~np.isnan(areas[1:])]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(drawn, [tail, 100 - tail]) if len(drawn) and not np.isnan(areas[0]) else (np.nan, np.nan)
-    return Interval(value=float(areas[0]), low=float(low), high=float(high))
 
 
 def _groups(scores: Array, marks: Array) -> tuple[Array, Array, Array]:

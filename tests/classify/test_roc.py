@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from engine.classify.roc import auc, average_precision, balanced_threshold, bootstrap_auc, rates, youden_threshold
+from engine.classify.roc import (
+    auc,
+    average_precision,
+    balanced_threshold,
+    bootstrap_areas,
+    bootstrap_auc,
+    interval,
+    mean_areas,
+    rates,
+    youden_threshold,
+)
 
 
 def drawn(n=40, *, seed=0, levels=9):
@@ -139,3 +149,29 @@ def test_a_label_without_films_of_both_kinds_has_no_figure():
     assert 0 <= found.low <= found.high <= 1
     empty, macro = bootstrap_auc(np.empty((0, 2)), np.empty((0, 2)), resamples=5, seed=0)
     assert all(math.isnan(found.value) for found in (*empty, macro))
+
+
+def test_other_scores_of_the_same_films_meet_the_same_draws():
+    scores, marks = (np.stack(each, axis=1) for each in zip(drawn(seed=1), drawn(seed=2), strict=True))
+    one = bootstrap_areas(scores, marks, resamples=30, seed=7)
+    assert one.shape == (31, 2)
+    assert np.array_equal(one, bootstrap_areas(scores * 3 + 1, marks, resamples=30, seed=7))
+    assert mean_areas(one) == pytest.approx(one.mean(axis=1))
+
+
+def test_films_of_one_group_are_drawn_together():
+    scores, marks = drawn(n=12, seed=3)
+    scores, marks = scores[:, None], marks[:, None]
+    alone = bootstrap_areas(scores, marks, resamples=40, seed=7)
+    thrice = bootstrap_areas(
+        np.repeat(scores, 3, axis=0), np.repeat(marks, 3, axis=0), resamples=40, seed=7, groups=np.arange(12).repeat(3)
+    )
+    assert thrice == pytest.approx(alone, nan_ok=True)
+
+
+def test_a_label_of_one_class_does_not_count_for_the_mean():
+    scores, marks = drawn(seed=1)
+    areas = bootstrap_areas(np.stack([scores, scores], axis=1), np.stack([marks, 0 * marks], axis=1), resamples=5, seed=0)
+    assert mean_areas(areas) == pytest.approx(areas[:, 0])
+    assert math.isnan(interval(areas[:, 1]).value)
+    assert np.isnan(mean_areas(areas[:, 1:])).all()
