@@ -32,11 +32,13 @@ class Options:
     """One run of the benchmarks: SOURCE of the films and codec directory, None for the defaults below; `quick` for a few films and repeats.
 
     `scratch` keeps what is made once (phantoms as files, a fitted codec) and what is thrown away after each benchmark. `systems`: where
-    `make systems` leaves the codecs that `bench systems` finds by itself, and where their pictures go.
+    `make systems` leaves the codecs that `bench systems` finds by itself, and where their pictures go. `classifier`: the directory of the
+    one that judges, None for one that lies beside the codecs.
     """
 
     films: str | None = None
     codec: str | None = None
+    classifier: str | None = None
     quick: bool = False
     scratch: Path = Path("runs/bench")
     systems: Path = Path("runs/systems")
@@ -115,7 +117,9 @@ def codec_directories(options: Options) -> dict[str, str]:
 
 
 def classifier_directory(options: Options) -> Path | None:
-    """The first classifier beside the codecs of the folder asked for, else of `options.systems`; None where there is none."""
+    """The classifier asked for, the first one beside the codecs of the folder asked for, or of `options.systems`; None without any."""
+    if options.classifier:
+        return Path(options.classifier)
     beside = _folders_with(CLASSIFIER_JSON, Path(options.codec)) if options.codec else []
     return next(iter([*beside, *_folders_with(CLASSIFIER_JSON, options.systems)]), None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,8 @@ Image = np.ndarray[Any, Any]
 _SIDE = 256  # pixels of a panel at which letters have their own size
 _LINE = 18 / 256  # height of the line of a name, as a share of a panel's side
 _LIGHT = (235, 235, 235)
+_NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]")
+_LONGEST, _CUT = 251, 200  # bytes of a name without its .png, and of one that is cut
 
 
 def to_bytes(film: Image) -> Image:
@@ -67,9 +71,17 @@ def check_folder(out: Path) -> None:
 
 
 def safe_name(sample_id: str) -> PurePosixPath:
-    """`<sample_id>.png` below the output folder: an id may hold folders, but can never climb out of it."""
-    parts = [part for part in PurePosixPath(sample_id).parts if part not in ("/", "..", ".")] or ["_"]
-    return PurePosixPath(*parts[:-1], parts[-1] + ".png")
+    """`<sample_id>.png` below the output folder: an id may hold folders, but can never climb out of it.
+
+    An id that cannot be a name as it is (`..`, `//`, control characters, backslashes, more than a file system takes) is cleaned, and
+    digits of its digest follow, so that it cannot take the place of another one.
+    """
+    parts = [_NO_NAME.sub("_", part) for part in sample_id.split("/") if part not in ("", ".", "..")] or ["_"]
+    if "/".join(parts) == sample_id and all(len(part.encode()) <= _LONGEST for part in parts):
+        return PurePosixPath(sample_id + ".png")
+    short = [part.encode()[:_CUT].decode(errors="ignore") for part in parts]
+    digest = hashlib.sha256(sample_id.encode(errors="surrogatepass")).hexdigest()[:8]
+    return PurePosixPath(*short[:-1], f"{short[-1]}-{digest}.png")
 
 
 def _refused(error: OSError, folder: Path) -> ArchiveError:

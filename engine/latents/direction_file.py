@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.numpy import save
 
 from engine.encode.codec_directory import write_aside
 from engine.errors import ConfigError
+from engine.json_object import read_json_object
 from engine.latents.codes import Space
 
 FORMAT = "latentray-direction"
@@ -66,15 +68,29 @@ def read_direction(path: Path) -> Direction:
     """The direction in a file. Raises ConfigError for a file that is missing or holds none."""
     try:
         with safe_open(str(path), framework="numpy") as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            about = read_json_object((file.metadata() or {}).get(_KEY, "{}"))
             vector = file.get_tensor(_TENSOR).astype(np.float64)
         if about.pop("format") != FORMAT or about.pop("format_version") != 1:
             raise ValueError
-        found = Direction(**about | {"vector": vector, "shape": tuple(about["shape"])})
-        if vector.shape != (int(np.prod(found.shape)),) or not np.isfinite(vector).all():
+        found = Direction(**_typed(about), vector=vector)
+        if vector.shape != (math.prod(found.shape),) or not np.isfinite(vector).all():
             raise ValueError
     except FileNotFoundError:
         raise ConfigError(f"there is no direction: {path}") from None
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
         raise ConfigError(f"file holds no direction of latentray: {path}") from None
     return found
+
+
+def _typed(about: dict[str, Any]) -> dict[str, Any]:
+    """The fields but for the vector, each of its type. Raises ValueError, KeyError or TypeError."""
+    texts = {name: about.pop(name) for name in ("attribute", "method", "codec", "digest")}
+    spread, sizes = about.pop("spread"), about.pop("shape")
+    if (
+        not all(isinstance(text, str) for text in texts.values())
+        or isinstance(spread, bool)
+        or not isinstance(sizes, list)
+        or min(sizes) < 1
+    ):
+        raise ValueError
+    return {**texts, "spread": float(spread), "shape": tuple(map(int, sizes)), "provenance": dict(about.pop("provenance", {})), **about}

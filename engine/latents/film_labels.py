@@ -20,8 +20,8 @@ from engine.latents.codes import Codes
 from engine.records import ImageRef
 from engine.replay import listed
 from engine.source.identity import hash_id
-from engine.source.plan import open_plan
-from engine.source.plan_file import LABEL, read_about
+from engine.source.plan import Plan, open_plan
+from engine.source.plan_file import LABEL
 
 IDS = ("id", "sample_id")  # columns of ids; without one, the stem of "path"
 _SHOWN = 8
@@ -34,7 +34,7 @@ Table = Mapping[str, Mapping[str, str | None]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Marked:
-    """Which codes have an attribute: `places` among the codes [n], `marks` of these [n]. `unknown`: codes that it says nothing of."""
+    """Which films have an attribute: `places` among them [n], `marks` of these [n]. `unknown`: films that it says nothing of."""
 
     places: Rows
     marks: Marks
@@ -56,34 +56,45 @@ def read_table(place: str | None, archive: AnyPath, columns: Iterable[str] | Non
     return {name: {hash_id(sample_id, hash_key): cell for sample_id, cell in cells.items()} for name, cells in found.items()}
 
 
-def mark(codes: Codes, table: Table, attribute: str) -> Marked:
-    """Which of the codes have the attribute, as `LabelSpec` reads it ("cardiomegaly", "opacity?", "sex=F", "NAME: TERM, TERM").
+def of_plan(plan: Plan, columns: Sequence[str] | None, *, what: str = "the manifest") -> Table:
+    """These columns, or with None all, of the films that a plan lists: the manifest's labels, or the truth of phantoms.
 
-    Raises SourceError where the table knows none of the ids.
+    Raises ConfigError for a column that `what` has not.
+    """
+    if plan.about.kind == "phantom":
+        return _of_phantoms((shard.refs for shard in plan.shards()), columns)
+    columns = _check_columns(columns, plan.label_names, what)
+    ids, *cells = (column.to_pylist() for column in plan.table(["sample_id", *(LABEL + name for name in columns)]).columns)
+    return {name: dict(zip(ids, map(_cell, column), strict=True)) for name, column in zip(columns, cells, strict=True)}
+
+
+def mark(codes: Codes, table: Table, attribute: str) -> Marked:
+    """Which of the codes have the attribute; see `mark_ids`."""
+    return mark_ids(codes.ids, table, attribute)
+
+
+def mark_ids(ids: Sequence[str], table: Table, attribute: str) -> Marked:
+    """Which of these films have the attribute, as `LabelSpec` reads it ("cardiomegaly", "opacity?", "sex=F", "age>60/<=40").
+
+    Raises SourceError where the table, which has the attribute's columns, knows none of the ids.
     """
     spec = LabelSpec.parse(attribute)
-    known = [place for place, name in enumerate(codes.ids) if all(name in table[column] for column in spec.columns)]
+    known = [place for place, name in enumerate(ids) if all(name in table[column] for column in spec.columns)]
     if not known:
-        raise SourceError(f"none of the {len(codes)} ids is in the labels (of an archive of hashed ids, name --hash-ids): {codes.ids[0]}")
-    cells = {column: [table[column][codes.ids[place]] for place in known] for column in spec.columns}
+        raise SourceError(f"none of the {len(ids)} ids is in the labels (of an archive of hashed ids, name --hash-ids): {ids[0]}")
+    cells = {column: [table[column][ids[place]] for place in known] for column in spec.columns}
     said = [(place, mark) for place, mark in zip(known, spec.marks(cells), strict=True) if mark is not None]
     if not said:
         raise SourceError(f"labels say neither yes nor no of any film for this attribute: {attribute}")
     places, marks = zip(*said, strict=True)
-    return Marked(places=np.array(places, dtype=np.int64), marks=np.array(marks, dtype=bool), unknown=len(codes) - len(said))
+    return Marked(places=np.array(places, dtype=np.int64), marks=np.array(marks, dtype=bool), unknown=len(ids) - len(said))
 
 
-def _of_plan(plan: Path, columns: Sequence[str] | None) -> Table:
+def _of_plan(path: Path, columns: Sequence[str] | None) -> Table:
     try:
-        if read_about(plan)[0].kind == "phantom":
-            return _of_phantoms((shard.refs for shard in open_plan(plan).shards()), columns)
-        names = [name.removeprefix(LABEL) for name in pq.read_schema(plan).names if name.startswith(LABEL)]
-        columns = _check_columns(columns, names, "the manifest that the archive was made from")
-        table = pq.read_table(plan, columns=["sample_id", *(LABEL + name for name in columns)])
-    except (OSError, ArchiveError, pa.ArrowException):
-        raise SourceError(f"the archive's own plan cannot be read, name a table with --labels: {plan}") from None
-    ids = table.column("sample_id").to_pylist()
-    return {name: dict(zip(ids, map(_cell, table.column(LABEL + name).to_pylist()), strict=True)) for name in columns}
+        return of_plan(open_plan(path), columns, what="the manifest that the archive was made from")
+    except ArchiveError:
+        raise SourceError(f"the archive's own plan cannot be read, name a table with --labels: {path}") from None
 
 
 def _of_phantoms(shards: Iterable[Sequence[ImageRef]], columns: Sequence[str] | None) -> Table:
@@ -101,7 +112,7 @@ def _of_phantoms(shards: Iterable[Sequence[ImageRef]], columns: Sequence[str] | 
 
 def _of_listed(source: str, columns: Sequence[str] | None) -> Table:
     with listed(source, id_from=None) as plan:
-        return _of_phantoms((shard.refs for shard in plan.shards()), columns)
+        return of_plan(plan, columns)
 
 
 def _of_file(path: Path, columns: Sequence[str] | None) -> Table:

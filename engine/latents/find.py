@@ -24,9 +24,10 @@ def by_labels(codes: Codes, marked: Marked, attribute: str, method: str, *, seed
 
 
 def by_pairs(codes: Codes, edited: Codes, attribute: str) -> Direction:
-    """The direction from films to the same films edited, which have the same ids; others are left out.
+    """The direction from films to the same films edited, which have the same ids; the others only say how far codes spread along it.
 
-    Raises ConfigError for codes of two codecs, ArchiveError where no id is in both.
+    One film alone has no spread: then alpha 1 is the edit itself. Raises ConfigError for codes of two codecs, ArchiveError where no id is
+    in both.
     """
     if edited.space.digest != codes.space.digest:
         raise ConfigError(f"archives of a pair must be of one codec: {codes.space.codec}, {edited.space.codec}")
@@ -35,7 +36,9 @@ def by_pairs(codes: Codes, edited: Codes, attribute: str) -> Direction:
         raise ArchiveError(f"archives of a pair must share ids, these share none: {codes.ids[0]}, {edited.ids[0]}")
     before, after = codes.take([codes.place(name) for name in both]), edited.take([edited.place(name) for name in both])
     vector = paired(before.values, after.values)
-    return _direction(codes, codes.values, vector, attribute, "paired", {"films": len(both)})
+    length = float((after.values - before.values).astype("f8").mean(axis=0) @ vector)
+    direction = _direction(codes, codes.values, vector, attribute, "paired", {"films": len(both), "length": length})
+    return direction if len(codes) > 1 else replace(direction, spread=length)
 
 
 def independent_of(direction: Direction, others: Sequence[Direction], values: Values) -> Direction:

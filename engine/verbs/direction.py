@@ -12,7 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options as INTERFACE names them."""
     parser.add_argument("archive", help="an archive made by encode")
     parser.add_argument(
-        "--attribute", required=True, metavar="A", help="COLUMN (yes or no), COLUMN=VALUE, COLUMN? (filled), or NAME: TERM, TERM"
+        "--attribute",
+        required=True,
+        metavar="A",
+        help="COLUMN (yes or no), COLUMN=VALUE, COLUMN? (filled), COLUMN>NUMBER (also >=, <, <=), COLUMN>NUMBER/<NUMBER (with it and "
+        "without it; what lies between is unknown), or NAME: TERM, TERM",
     )
     parser.add_argument("--labels", metavar="CSV", help="CSV or Parquet with ids, or phantom:N; left out: what the archive's plan carries")
     parser.add_argument("--method", choices=("svm", "lda", "paired", "mean"), default="svm", help="how it is found")
@@ -27,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Finds, judges and writes the direction."""
+    from engine.archive.root import results_beside, stem
     from engine.errors import ConfigError
     from engine.labels import LabelSpec
     from engine.latents.codes import read_codes
@@ -46,10 +51,11 @@ def run(args: argparse.Namespace) -> None:
         direction = by_labels(codes, mark(codes, table, args.attribute), args.attribute, args.method, seed=args.seed)
     if args.independent_of:
         direction = independent_of(direction, [read_direction(Path(file)) for file in args.independent_of], codes.values)
-    stem = Path(args.archive).name.removesuffix(".zarr")
-    out = Path(args.out) if args.out else Path(args.archive).with_name(f"{stem}.{direction.attribute.replace('/', '-')}.direction")
+    beside = f"{stem(args.archive)}.{direction.attribute.replace('/', '-')}.direction"
+    out = Path(args.out) if args.out else results_beside(args.archive, beside)
     write_direction(out, direction)
     figures = direction.provenance
     told = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items() if isinstance(value, float))
-    known = f"{figures['films']} films" + (f", {codes.left_out} rows without a code left out" if codes.left_out else "")
+    known = f"{figures['films']} films" + (f", {figures['unknown']} unknown" if figures.get("unknown") else "")
+    known += f", {codes.left_out} rows without a code left out" if codes.left_out else ""
     emit(args, f"{out}: {direction.attribute} by {direction.method}, {known}" + (f": {told}" if told else ""), {"out": str(out), **figures})

@@ -174,6 +174,30 @@ def test_pairs_are_matched_by_id(codes, coded_phantoms: Path, tmp_path: Path) ->
         by_pairs(codes, read_codes(tmp_path / "c.zarr"), "edited")
 
 
+def test_one_film_and_its_edited_version_give_a_direction_on_which_1_is_the_edit(codes, coded_phantoms: Path, tmp_path: Path) -> None:
+    one = codes.take([3])
+    edited = one.values.copy()
+    edited[0, 5] += 2
+    write_codes(tmp_path / "edited.zarr", coded_phantoms, values=edited, ids=one.ids, made={"by": "test"})
+    direction = by_pairs(one, read_codes(tmp_path / "edited.zarr"), "painted")
+    assert moved(one.values, direction, [0, 1], one.space)[0] == pytest.approx(np.stack([one.values[0], edited[0]]), abs=0.02)
+    among_others = by_pairs(codes, read_codes(tmp_path / "edited.zarr"), "painted")
+    assert among_others.vector == pytest.approx(direction.vector)
+    assert among_others.spread == pytest.approx(float((codes.values.astype("f8") @ direction.vector).std()))
+
+
+def test_numbers_between_two_borders_are_unknown_and_counted(codes, coded_phantoms: Path) -> None:
+    asked = "wide: cardiothoracic_ratio>0.5/<=0.45"
+    table = read_table(None, coded_phantoms, ["cardiothoracic_ratio"])
+    ratios = [float(table["cardiothoracic_ratio"][name] or "nan") for name in codes.ids]
+    marked = mark(codes, table, asked)
+    expected = [(place, ratio > 0.5) for place, ratio in enumerate(ratios) if not 0.45 < ratio <= 0.5]
+    assert list(zip(marked.places.tolist(), marked.marks.tolist(), strict=True)) == expected
+    assert marked.unknown == 60 - len(expected) > 0
+    direction = by_labels(codes, marked, asked, "mean", seed=0)
+    assert (direction.attribute, direction.provenance["unknown"]) == ("wide", marked.unknown)
+
+
 def test_nearest_are_those_of_the_greatest_cosine(codes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.latents.neighbours._NUMBERS_AT_ONCE", 100)  # so that the archive is taken in pieces
     asked = np.array([7, 31])

@@ -49,6 +49,19 @@ def packed(tmp_path_factory):
         ("a?", "left", True),
         ("a?", None, False),
         ("a?", "", False),
+        ("a>0.5", "0.51", True),
+        ("a>0.5", "0.5", False),
+        ("a >= 0.5", "0.5", True),
+        ("a<-1", "-1.5", True),
+        ("a<=3", "4", False),
+        *[("a>0.5", cell, None) for cell in (None, "", "wide", "nan", "0.6|0.4")],
+        ("a>0.55/<=0.45", "0.6", True),
+        ("a>0.55/<=0.45", "0.45", False),
+        ("a>0.55/<=0.45", "0.5", None),
+        ("a<0/>=0", "0", False),
+        ("a=b>1", "b>1", True),
+        ("a=>1", "2", False),
+        ("a>1?", "left", True),
     ],
 )
 def test_what_a_cell_says(term, cell, says):
@@ -70,6 +83,9 @@ def test_labels_of_phantoms_are_their_own_truth(tmp_path):
     packed = pack("phantom:6?seed=4&size=16", tmp_path)
     labels = read_labels(packed, ["cardiomegaly", "opacity?", "view=AP"])
     truths = [draw_labels(4, film, size=16) for film in range(6)]
+    wide = [t["cardiothoracic_ratio"] > 0.45 for t in truths]
+    assert read_labels(packed, ["wide: cardiothoracic_ratio>0.45"]).values[:, 0].tolist() == wide
+    assert len(set(wide)) == 2
     assert labels.values.tolist() == [[t["cardiomegaly"], t["opacity"] != "", t["view"] == "AP"] for t in truths]
 
 
@@ -83,6 +99,15 @@ def test_labels_of_phantoms_are_their_own_truth(tmp_path):
         (["a:"], ConfigError, "COLUMN, COLUMN=VALUE or COLUMN?: nothing"),
         ([": mass"], ConfigError, "NAME: TERM, TERM: : mass"),
         (["mass="], ConfigError, "COLUMN, COLUMN=VALUE or COLUMN?: mass="),
+        (["mass>"], ConfigError, "COLUMN>NUMBER or COLUMN>NUMBER/<NUMBER, with >, >=, < or <=: >"),
+        (["mass>big"], ConfigError, "with >, >=, < or <=: >big"),
+        (["mass>inf"], ConfigError, "with >, >=, < or <=: >inf"),
+        ([">1"], ConfigError, "COLUMN>NUMBER/<NUMBER: >1"),
+        (["mass>1/0"], ConfigError, "with >, >=, < or <=: 0"),
+        (["mass>1/<0/<-1"], ConfigError, "COLUMN>NUMBER/<NUMBER: mass>1/<0/<-1"),
+        (["mass>0.4/<0.5"], ConfigError, "both with and without a label: mass>0.4/<0.5"),
+        (["mass>=1/<=1"], ConfigError, "both with and without a label: mass>=1/<=1"),
+        (["mass>1/>2"], ConfigError, "both with and without a label: mass>1/>2"),
     ],
 )
 def test_labels_that_cannot_be_read(packed, wanted, error, says):
