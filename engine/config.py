@@ -31,18 +31,24 @@ def check_at_least(name: str, value: float, least: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """How files become pixels. The limits guard against decompression bombs: they are read from headers, before pixels are made."""
+    """How files become pixels. The limits guard against decompression bombs: they are read from headers, before pixels are made.
+
+    `max_seconds` is processor time, so that a busy machine fails no film, and holds for codecs that can hang (engine/decode/guard.py).
+    """
 
     decoder: DecoderName = "auto"
     threads: int = 0  # 0: one a core
     max_bytes: int = 512 * 2**20  # of a source file
     max_pixels: int = 100_000_000  # of the square around the film that a header claims
+    max_seconds: float = 10.0  # for the pixels of a film of up to 16 megapixels; larger ones have more in proportion
 
     def __post_init__(self) -> None:
         check_choice("decode.decoder", self.decoder, ("auto", "dali", "cpu"))
         check_at_least("decode.threads", self.threads, 0)
         check_at_least("decode.max_bytes", self.max_bytes, 1)
         check_at_least("decode.max_pixels", self.max_pixels, 1)
+        if not 0.1 <= self.max_seconds <= 86_400:
+            raise ConfigError(f"decode.max_seconds must be 0.1 to 86400: {self.max_seconds}")
 
 
 @dataclass(frozen=True, kw_only=True)

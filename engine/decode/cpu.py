@@ -40,6 +40,7 @@ class PoolDecoder:
     def close(self) -> None:
         """Ends the threads, once the films they hold are done."""
         self._pool.shutdown(cancel_futures=True)
+        self._single.close()
 
     def _begin(self, refs: Sequence[ImageRef]) -> _PoolJob:
         stretch = Stretch(refs, self._single.recipe.resolution, film_size=self._film_size)

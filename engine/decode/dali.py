@@ -78,6 +78,7 @@ class DaliDecoder:
         """Ends the threads and frees the pipelines."""
         self._feeder.shutdown(cancel_futures=True)
         self._pool.shutdown(cancel_futures=True)
+        self._single.close()
         self._pipelines.clear()
 
     def _begin(self, refs: Sequence[ImageRef]) -> _DaliJob:

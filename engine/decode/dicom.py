@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from functools import partial
@@ -11,12 +10,13 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
-from pydicom.filereader import read_dataset
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from engine.decode import jpeg, jpeg2000
+from engine.decode.bounded import BoundedFile
 from engine.decode.dicom_gray import has_window, to_unit
 from engine.decode.film import Film, Header, Samples, SealedFilm, check_size, to_gray, white_level
 from engine.errors import DecodeError
@@ -24,6 +24,7 @@ from engine.recipe import PixelRecipe
 
 _PREAMBLE = 128
 _MARK = b"DICM"
+_ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 # Only these are read from a file: what pixels need. Names, dates and places are skipped over and never decoded.
 # fmt: off
 _TAGS = [
@@ -61,7 +62,9 @@ def open_dicom(data: bytes, *, max_bytes: int, max_pixels: int) -> SealedFilm:
     notes = [f"first of {frames} frames"] if frames > 1 else []
     if dataset.get("WindowWidth") is not None and not dataset.get("VOILUTSequence") and not has_window(dataset):
         notes.append("window without width ignored")
-    header = Header("DICOM", rows, columns, int(dataset.BitsStored), note="; ".join(notes))
+    # Compressed frames are walked and read by libraries that damage can abort or keep busy; palettes can be built to expand without end.
+    is_risky = dataset.file_meta.TransferSyntaxUID.is_encapsulated or dataset.PhotometricInterpretation == "PALETTE COLOR"
+    header = Header("DICOM", rows, columns, int(dataset.BitsStored), note="; ".join(notes), is_risky=is_risky)
     return SealedFilm(data, header, partial(_read, dataset))
 
 
@@ -81,11 +84,12 @@ def _check_samples(dataset: Dataset) -> None:
 
 def _parse(data: bytes, max_bytes: int) -> Dataset:
     """The wanted elements of a file, with its transfer syntax in `file_meta`."""
-    if data[_PREAMBLE : _PREAMBLE + 4] == _MARK:
-        syntax, body = _transfer_syntax(data)
-        if syntax == DeflatedExplicitVRLittleEndian:
-            data = _inflate(data[body:], max_bytes)
-    dataset: Dataset = dcmread(io.BytesIO(data), force=True, specific_tags=list(_TAGS))
+    syntax, body = _transfer_syntax(data)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        data = _inflate(data[body:], max_bytes)
+        if _transfer_syntax(data)[0] == DeflatedExplicitVRLittleEndian:  # pydicom itself would inflate it once more, without a limit
+            raise DecodeError("DICOM is deflated twice")
+    dataset: Dataset = dcmread(BoundedFile(data), force=True, specific_tags=list(_TAGS))
     if not getattr(dataset, "file_meta", None) or "TransferSyntaxUID" not in dataset.file_meta:
         # Without a meta group the samples can only be in a native encoding.
         dataset.file_meta = FileMetaDataset()
@@ -94,10 +98,10 @@ def _parse(data: bytes, max_bytes: int) -> Dataset:
 
 
 def _transfer_syntax(data: bytes) -> tuple[str, int]:
-    """The transfer syntax of the file meta group, and the offset of what follows that group."""
-    stream = io.BytesIO(data)
-    stream.seek(_PREAMBLE + 4)
-    meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2)
+    """The transfer syntax of the file meta group, and the offset of what follows that group, as pydicom itself will find them."""
+    stream = BoundedFile(data)
+    read_preamble(stream, force=True)
+    meta = _read_file_meta_info(stream)
     return str(meta.get("TransferSyntaxUID", "")), stream.tell()
 
 
@@ -160,13 +164,17 @@ def _check_frame(dataset: Dataset) -> bytes:
     size = (int(dataset.Rows), int(dataset.Columns))
     if frame.startswith(jpeg.SIGNATURE):
         header = jpeg.read_frame(frame)
-        own = (header.height, header.width)
+        height, width, samples = header.height, header.width, header.components
         if not jpeg.is_whole(frame):
             raise DecodeError("DICOM frame is truncated: its JPEG has no end-of-image marker")
     elif frame.startswith(jpeg2000.SIGNATURE_CODESTREAM):
-        own = jpeg2000.read_size(frame[:64])[:2]
+        height, width, components = jpeg2000.read_size(frame[:64])
+        samples = len(components)
     else:
         return frame
-    if own != size:
-        raise DecodeError(f"DICOM frame has another size than its header says: {own[0]}x{own[1]}, not {size[0]}x{size[1]}")
+    if (height, width) != size:
+        raise DecodeError(f"DICOM frame has another size than its header says: {height}x{width}, not {size[0]}x{size[1]}")
+    # One of pydicom's plugins ends the process where these differ.
+    if not samples == int(dataset.get("SamplesPerPixel", 1)) == (1 if dataset.PhotometricInterpretation in _ONE_SAMPLE else 3):
+        raise DecodeError(f"DICOM frame has another number of samples a pixel than its header says: {samples}")
     return frame

@@ -38,6 +38,8 @@ def _gray_of(stored: Values, dataset: Dataset, recipe: PixelRecipe, *, is_signed
     if gray is None:
         # Neither LUT nor window: the full range that the stored bits can hold, so that no film is stretched by its own extremes.
         gray = (values - low) / (high - low)
+    if np.isnan(gray).any():
+        raise DecodeError("DICOM rescale or window leads to values that are not numbers")
     gray = np.clip(gray, 0, 1)
     return 1 - gray if dataset.PhotometricInterpretation == "MONOCHROME1" else gray
 

@@ -25,6 +25,7 @@ class Header:
 
     `plain` names the kind of samples when they are ordinary: gray or RGB, whole 8 or 16 bits, white at the top, upright, so that any
     decoder returns the same integers. Empty for everything else. `note` is for the reader of the archive ("first of 3 pages").
+    `is_risky`: its pixels are made by code that a damaged file can crash or keep for ever, so a guarded process does it (`guard.py`).
     """
 
     format: str
@@ -33,6 +34,7 @@ class Header:
     bits: int
     plain: Plain = ""
     note: str = ""
+    is_risky: bool = False
 
 
 @dataclass(frozen=True, slots=True)

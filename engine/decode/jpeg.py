@@ -20,7 +20,9 @@ _SOS, _EOI = 0xDA, b"\xff\xd9"
 _DCT = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 _PROGRESSIVE, _LOSSLESS, _JPEG_LS = 0xC2, 0xC3, 0xF7
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {_JPEG_LS}
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})  # none of them has a place before the first scan
 _MAX_SCANS = 500  # a small progressive file can ask for thousands of passes over all its pixels
+_MUCH_WORK = 500_000_000  # pixels times scans; a radiograph in the usual ten scans stays far below
 _PLAIN: dict[int, Plain] = {1: "gray8", 3: "rgb8"}
 
 
@@ -49,6 +51,9 @@ def read_frame(data: bytes) -> Frame:
             at += 1
             continue
         (length,) = struct.unpack_from(">H", data, at + 2)
+        # A decoder that steps over such a marker without looking for a length would find another frame header than is found here.
+        if marker in _WITHOUT_LENGTH or length < 2:
+            raise DecodeError("JPEG segments are damaged")
         segment = data[at + 4 : at + 2 + length]
         if marker in _FRAMES and frame is None:
             bits, height, width, components = struct.unpack_from(">BHHB", segment)
@@ -75,12 +80,16 @@ def open_jpeg(data: bytes) -> SealedFilm:
     frame = read_frame(data)
     if frame.components not in (1, 3, 4):
         raise DecodeError(f"JPEG has neither 1, 3 nor 4 components: {frame.components}")
-    if frame.process == _PROGRESSIVE and data.count(b"\xff\xda") > _MAX_SCANS:
+    scans = data.count(b"\xff\xda") if frame.process == _PROGRESSIVE else 1
+    if scans > _MAX_SCANS:
         raise DecodeError(f"JPEG has more than {_MAX_SCANS} scans")
     orientation = exif_orientation(frame.exif)
     is_ordinary = frame.process in _DCT and frame.bits == 8 and orientation == 1 and is_whole(data)
     height, width = upright_size(frame.height, frame.width, orientation)
-    header = Header("JPEG", height, width, frame.bits, plain=_PLAIN.get(frame.components, "") if is_ordinary else "")
+    plain = _PLAIN.get(frame.components, "") if is_ordinary else ""
+    # Libraries other than libjpeg-turbo's 8-bit one read the rest, and that one too can be kept busy.
+    is_risky = frame.process not in _DCT or frame.bits != 8 or scans * height * width > _MUCH_WORK
+    header = Header("JPEG", height, width, frame.bits, plain=plain, is_risky=is_risky)
     return SealedFilm(data, header, partial(_read, data, frame=frame, orientation=orientation))
 
 

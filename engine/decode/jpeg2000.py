@@ -39,7 +39,7 @@ def open_jpeg2000(data: bytes) -> SealedFilm:
     bits = (depth & 0x7F) + 1
     if depth & 0x80 or bits > 16 or sampling != [1, 1]:
         raise DecodeError("JPEG 2000 samples are signed, subsampled or deeper than 16 bits")
-    header = Header("JPEG 2000", height, width, bits, plain=_PLAIN.get((len(components), bits), "") if is_ordinary else "")
+    header = Header("JPEG 2000", height, width, bits, plain=_PLAIN.get((len(components), bits), "") if is_ordinary else "", is_risky=True)
     return SealedFilm(data, header, partial(_read, data, bits=bits))
 
 

@@ -13,6 +13,7 @@ import torch
 from engine.config import DecodeConfig
 from engine.decode.film import Film, SealedFilm, Unit
 from engine.decode.formats import open_film, read_film
+from engine.decode.guard import Guard
 from engine.decode.prepare import prepare
 from engine.errors import DecodeError, RowError
 from engine.recipe import PixelRecipe
@@ -63,6 +64,7 @@ class SingleFilm:
 
     def __init__(self, recipe: PixelRecipe, cfg: DecodeConfig, *, read: Callable[[str], bytes]) -> None:
         self.recipe, self.cfg, self.read = recipe, cfg, read
+        self._guard = Guard(recipe, cfg)
 
     def load(self, stretch: Stretch, index: int) -> SealedFilm | None:
         """The bytes and header of row `index`, noted in the stretch; None where they cannot be had."""
@@ -79,9 +81,9 @@ class SingleFilm:
         return sealed
 
     def develop(self, stretch: Stretch, index: int, sealed: SealedFilm) -> None:
-        """The pixels of row `index`, in its slots."""
+        """The pixels of row `index`, in its slots; made here where that is safe, else by the guard."""
         try:
-            film = read_film(sealed, self.recipe)
+            film = self._guard.read(sealed) if sealed.header.is_risky else read_film(sealed, self.recipe)
         except DecodeError as error:
             self._fail(stretch, index, error)
             return
@@ -95,6 +97,10 @@ class SingleFilm:
         for slot, out in zip(slots, outs, strict=True):
             if slot.device.type != "cpu":
                 slot.copy_(torch.from_numpy(out))
+
+    def close(self) -> None:
+        """Ends the guard's processes; called once no thread has a film."""
+        self._guard.close()
 
     def _fail(self, stretch: Stretch, index: int, error: RowError) -> None:
         ref = stretch.refs[index]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import struct
 from functools import partial
 
 import numpy as np
 import tifffile
 
+from engine.decode.bounded import BoundedFile
 from engine.decode.film import Film, Header, Plain, Samples, SealedFilm, check_size, invert, to_gray, white_level
 from engine.decode.orientation import upright, upright_size
 from engine.errors import DecodeError
@@ -17,6 +18,8 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PHOTOMETRIC = tifffile.PHOTOMETRIC
 _READ = (_PHOTOMETRIC.MINISWHITE, _PHOTOMETRIC.MINISBLACK, _PHOTOMETRIC.RGB, _PHOTOMETRIC.PALETTE, _PHOTOMETRIC.YCBCR)
 _ORDINARY = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.LZW, tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE)
+_SAFE = (*_ORDINARY, tifffile.COMPRESSION.PACKBITS)  # these write into as many bytes as the page has, and stop
+_MAX_PAGES = 10_000  # that are counted
 _PLAIN: dict[tuple[int, int, int], Plain] = {
     (_PHOTOMETRIC.MINISBLACK, 1, 8): "gray8",
     (_PHOTOMETRIC.MINISBLACK, 1, 16): "gray16",
@@ -27,12 +30,12 @@ _PLAIN: dict[tuple[int, int, int], Plain] = {
 
 def open_tiff(data: bytes, *, max_pixels: int) -> SealedFilm:
     """Reads the directories. Raises DecodeError for float, signed or deep samples, and for data that are not all there."""
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    with tifffile.TiffFile(BoundedFile(data)) as tiff:
         page = _first_page(tiff)
-        pages = len(tiff.pages)
+        pages = _count_pages(data, tiff)
     check_size(page.imagelength, page.imagewidth, max_pixels=max_pixels)
     if page.is_tiled:  # a small page may be cut from one enormous tile
-        check_size(page.tilelength, page.tilewidth, max_pixels=max_pixels)
+        check_size(page.tilelength * page.tiledepth, page.tilewidth, max_pixels=max_pixels)
     _check_samples(page)
     _check_segments(page, len(data))
     orientation = int(page.tags.valueof(274, 1))
@@ -40,8 +43,23 @@ def open_tiff(data: bytes, *, max_pixels: int) -> SealedFilm:
     bits = 8 if page.photometric == _PHOTOMETRIC.PALETTE else page.bitspersample
     is_ordinary = page.compression in _ORDINARY and orientation == 1
     plain = _PLAIN.get((page.photometric, page.samplesperpixel, bits), "") if is_ordinary else ""
-    note = f"first of {pages} pages" if pages > 1 else ""
-    return SealedFilm(data, Header("TIFF", height, width, bits, plain=plain, note=note), partial(_read, data))
+    note = f"first of {pages}{'' if pages < _MAX_PAGES else ' or more'} pages" if pages > 1 else ""
+    is_risky = page.compression not in _SAFE
+    return SealedFilm(data, Header("TIFF", height, width, bits, plain=plain, note=note, is_risky=is_risky), partial(_read, data))
+
+
+def _count_pages(data: bytes, tiff: tifffile.TiffFile) -> int:
+    """Directories in the chain, up to _MAX_PAGES. The reader's own count goes round for ever where the chain does."""
+    form = tiff.tiff
+    at, seen = tiff.pages.first.offset, set[int]()
+    while at and at not in seen and len(seen) < _MAX_PAGES and at + form.tagnosize <= len(data):
+        seen.add(at)
+        (entries,) = struct.unpack_from(form.tagnoformat, data, at)
+        after = at + form.tagnosize + entries * form.tagsize
+        if after + form.offsetsize > len(data):
+            break
+        (at,) = struct.unpack_from(form.offsetformat, data, after)
+    return len(seen)
 
 
 def _first_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
@@ -70,7 +88,7 @@ def _check_segments(page: tifffile.TiffPage, size: int) -> None:
 
 
 def _read(data: bytes, recipe: PixelRecipe) -> Film:
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    with tifffile.TiffFile(BoundedFile(data)) as tiff:
         page = _first_page(tiff)
         samples = page.asarray(maxworkers=1)
         if page.axes.startswith("S"):  # planes one after another

@@ -12,6 +12,7 @@ import torch
 from engine.archive.root import AnyPath
 from engine.latents.codes import Codes, Values
 from engine.latents.codes_archive import write_codes
+from engine.latents.faiss_search import nearest_by_faiss
 from engine.latents.neighbours import around, nearest
 from engine.pictures import Image, named, to_bytes, write_png
 from engine.replay import Replay
@@ -28,11 +29,11 @@ class LikeThis:
     drawn: Values
 
 
-def like_this(codes: Codes, sample_id: str, *, count: int, sigma: float, seed: int) -> LikeThis:
-    """Finds and draws `count` each. Raises ArchiveError for an id without a code, ConfigError for a count or sigma that makes no sense."""
+def like_this(codes: Codes, sample_id: str, *, count: int, sigma: float, seed: int, faiss: bool = False) -> LikeThis:
+    """Finds, on request by FAISS, and draws `count` each. Raises ArchiveError for an id without a code, ConfigError for a bad count or sigma."""
     place = codes.place(sample_id)
     code = codes.values[place : place + 1]
-    found = nearest(codes, code, count, leave_out=np.array([place]))
+    found = (nearest_by_faiss if faiss else nearest)(codes, code, count, leave_out=np.array([place]))
     names = [(codes.ids[at], float(cosine)) for at, cosine in zip(found.places[0], found.cosine[0], strict=True)]
     return LikeThis(sample_id=sample_id, nearest=names, drawn=around(code, sigma, count, codes.space, seed=seed)[0])
 

@@ -41,15 +41,13 @@ def nearest(codes: Codes, values: Values, count: int, *, leave_out: Rows | None 
 
     `leave_out` [n]: a place that is not to be found, such as the code itself; -1 for none. Raises ConfigError for more than there are.
     """
-    there = len(codes) - (leave_out is not None)
-    if not 1 <= count <= there:
-        raise ConfigError(f"count must be 1 to {there}, as many codes are there to be found: {count}")
-    asked = _unit(values)
+    check_count(codes, count, leave_out)
+    asked = unit(values)
     best = np.full((len(asked), 0), -1, dtype=np.int64)
     scores = np.full((len(asked), 0), -np.inf, dtype=np.float32)
     step = max(1, _NUMBERS_AT_ONCE // (codes.space.size + len(asked)))
     for first in range(0, len(codes), step):
-        cosine = asked @ _unit(codes.values[first : first + step]).T
+        cosine = asked @ unit(codes.values[first : first + step]).T
         if leave_out is not None:
             own = np.flatnonzero((leave_out >= first) & (leave_out < first + cosine.shape[1]))
             cosine[own, leave_out[own] - first] = -np.inf
@@ -60,7 +58,15 @@ def nearest(codes: Codes, values: Values, count: int, *, leave_out: Rows | None 
     return Nearest(places=best, cosine=scores)
 
 
-def _unit(values: Values) -> Values:
+def check_count(codes: Codes, count: int, leave_out: Rows | None) -> None:
+    """Raises ConfigError unless so many codes can be found."""
+    there = len(codes) - (leave_out is not None)
+    if not 1 <= count <= there:
+        raise ConfigError(f"count must be 1 to {there}, as many codes are there to be found: {count}")
+
+
+def unit(values: Values) -> Values:
+    """Codes [n, d] at length 1; one of zeros stays what it is."""
     length = np.linalg.norm(values, axis=1, keepdims=True)
     found: Values = values / np.maximum(length, np.finfo(np.float32).tiny)
     return found

@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=8, metavar="N", help="how many of each")
     parser.add_argument("--sigma", type=float, default=0.2, metavar="S", help="how far drawn codes are, in units of a number's size")
     parser.add_argument("--seed", type=int, default=0, help="of the codes that are drawn")
+    parser.add_argument("--faiss", action="store_true", help="search by FAISS, an extra: the same films")
     parser.add_argument("--out", metavar="FILE.png", help="a picture: above the film and the nearest ones, below films drawn around it")
     parser.add_argument("--to", metavar="NEW.zarr", help="archive of the drawn codes")
     parser.add_argument("--size", type=int, default=256, metavar="PX", help="side of the films in the picture")
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
 
     check_size(args.size, least=16)
     codes = read_codes(args.archive)
-    found = like_this(codes, args.sample_id, count=args.count, sigma=args.sigma, seed=args.seed)
+    found = like_this(codes, args.sample_id, count=args.count, sigma=args.sigma, seed=args.seed, faiss=args.faiss)
     lines = [f"{name}  {cosine:.4f}" for name, cosine in found.nearest]
     if args.to:
         write_drawn(args.archive, args.to, found, sigma=args.sigma, seed=args.seed)

@@ -18,6 +18,7 @@ from engine.latents.codes import Space, read_codes
 from engine.latents.codes_archive import write_codes
 from engine.latents.direction_file import Direction, read_direction, write_direction
 from engine.latents.edit import moved
+from engine.latents.faiss_search import nearest_by_faiss
 from engine.latents.film_labels import mark, read_table
 from engine.latents.find import by_labels, by_pairs, independent_of
 from engine.latents.neighbours import around, nearest
@@ -196,6 +197,16 @@ def test_numbers_between_two_borders_are_unknown_and_counted(codes, coded_phanto
     assert marked.unknown == 60 - len(expected) > 0
     direction = by_labels(codes, marked, asked, "mean", seed=0)
     assert (direction.attribute, direction.provenance["unknown"]) == ("wide", marked.unknown)
+
+
+def test_faiss_finds_the_same(codes) -> None:
+    asked = np.array([7, 31, 0])
+    plain, fast = (search(codes, codes.values[asked], 5, leave_out=asked) for search in (nearest, nearest_by_faiss))
+    np.testing.assert_array_equal(fast.places, plain.places)
+    np.testing.assert_allclose(fast.cosine, plain.cosine, atol=1e-6)
+    assert nearest_by_faiss(codes, codes.values[asked], 1).places[:, 0].tolist() == asked.tolist()
+    elsewhere = np.array([-1, -1, -1])
+    assert nearest_by_faiss(codes, codes.values[asked], 2, leave_out=elsewhere).places[:, 0].tolist() == asked.tolist()
 
 
 def test_nearest_are_those_of_the_greatest_cosine(codes, monkeypatch: pytest.MonkeyPatch) -> None:
