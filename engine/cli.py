@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any, NoReturn, Protocol
 
 from engine.errors import LatentrayError
+from engine.verbs.output import printable
 
 GROUP = "latentray.verbs"
 # Read when torch loads: threads that wait by spinning would take the cores from those that decode.
@@ -78,7 +79,7 @@ def run_verb(name: str, verb: Verb, argv: Sequence[str]) -> int:
     except LatentrayError as error:
         if args.verbose:
             logging.getLogger(__name__).info("the error below came from", exc_info=True)
-        print(f"latentray {name}: {error}", file=sys.stderr)
+        print(printable(f"latentray {name}: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"latentray {name}: interrupted; the same command continues where this one stopped", file=sys.stderr)

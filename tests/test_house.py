@@ -21,7 +21,7 @@ PACKAGES = ("engine", "kernels", "trainers", "benchmarks")
 TOP_LEVEL = {
     *PACKAGES,
     *("tests", "deploy", "pyproject.toml", "requirements.lock", "Makefile"),
-    *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 VERBS = PROJECT["project"]["entry-points"]["latentray.verbs"]

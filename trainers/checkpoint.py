@@ -15,9 +15,11 @@ from torch import Tensor
 
 from engine.encode.codec_directory import write_aside
 from engine.errors import TrainError
+from engine.json_object import read_json_object
 
 _FORMAT = "latentray-checkpoint-1"
 _HEADER = "latentray"
+_MAX_HEADER_BYTES = 10**8  # what safetensors itself takes
 _PREFIX, _SUFFIX = "images-", ".safetensors"
 
 
@@ -59,12 +61,12 @@ def read_checkpoint(file: Path) -> Checkpoint:
     """A checkpoint as it was saved; nothing in the file is run. Raises TrainError for a file that is none, or is cut short."""
     try:
         with safe_open(file, framework="pt") as stored:
-            header = json.loads((stored.metadata() or {}).get(_HEADER, "{}"))
+            header = read_json_object((stored.metadata() or {}).get(_HEADER, "{}"), max_bytes=_MAX_HEADER_BYTES, finite=False)
             if header.get("format") != _FORMAT:
                 raise TrainError(f"not a checkpoint of a training run: {file}")
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # it is no dict
-        about, states = header["about"], _put_together(header["states"], tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        about, states = dict(header["about"]), dict(_put_together(header["states"], tensors))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise TrainError(f"checkpoint is damaged ({type(error).__name__}); delete it to go on from the one before: {file}") from None
     return Checkpoint(file, about, states)
 

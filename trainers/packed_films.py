@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConfigError, TrainError
+from engine.json_object import read_json_object
 
 FILMS, INDEX, SIZES = "films.npy", "index.json", "sizes.npy"
 HEADER_BYTES = 128
 _VERSION = 1
 _CACHE_BYTES = 2**30
+_MAX_INDEX_BYTES = 2**28  # it lists the rows that failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class PackIndex:
 def read_index(folder: Path) -> PackIndex | None:
     """The index of the finished pack in `folder`, or None where there is none, or where its films are not as long as it says."""
     try:
-        fields = json.loads((folder / INDEX).read_text())
+        fields = read_json_object((folder / INDEX).read_bytes(), max_bytes=_MAX_INDEX_BYTES)
         if fields.pop("version") != _VERSION:
             return None
         del fields["format"]

@@ -21,6 +21,7 @@ from engine.records import Failure, ShardReceipt, Status
 
 UNREADABLE = (ValueError, RuntimeError, KeyError, TypeError, AttributeError)  # what decoding and parsing damaged bytes can raise
 _FIELDS = tuple(field.name for field in fields(ShardReceipt))
+_KINDS = dict.fromkeys(("shard", "first_row", "num_rows", "attempt"), int) | dict.fromkeys(("rows", "objects", "made_by", "seconds"), dict)
 _STRING, _CHECKSUM = struct.Struct("<II"), struct.Struct("<I")
 READERS = 8  # threads, for file systems that answer slowly
 
@@ -134,6 +135,9 @@ def text_of(data: bytes) -> str:
 def parse_record(text: str) -> ShardReceipt:
     """The receipt of a stored record; raises ValueError, KeyError, TypeError or AttributeError when it is none."""
     record = json.loads(text)
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(record[name], kind)]
+    if wrong or not all(isinstance(count, int) for count in record["rows"].values()):
+        raise ValueError("a field has a value of another kind")
     for entry in record["objects"].values():
         if entry is not None and (not isinstance(entry["sha256"], str) or not isinstance(entry["bytes"], int)):
             raise ValueError("an object needs a sha256 and a size")

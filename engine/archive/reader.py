@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _FIGURES = re.compile(r"\d+")
+_NAME = re.compile(r"(?!\.)[\w.-]{1,255}")  # of a codec's file: nothing that leads elsewhere
 
 
 def open_archive(path: AnyPath) -> xr.Dataset:
@@ -42,7 +43,7 @@ def open_archive(path: AnyPath) -> xr.Dataset:
     import xarray as xr  # here, since status and the commit log do without
 
     root = read_root(path)
-    dataset: xr.Dataset = xr.open_zarr(root.store.for_zarr(), consolidated=True, chunks=None)
+    dataset: xr.Dataset = xr.open_zarr(root.store.for_zarr(), consolidated=True, chunks=None, zarr_format=3)
     return dataset
 
 
@@ -107,6 +108,9 @@ def read_codec_files(path: AnyPath) -> dict[str, bytes] | None:
     if CODEC not in root.nodes:
         return None
     nodes = {place: node for place, node in root.nodes.items() if place.startswith(f"{CODEC}/")}
+    strange = next((place for place in nodes if not _NAME.fullmatch(place.removeprefix(f"{CODEC}/"))), None)
+    if strange is not None:
+        raise ArchiveError(f"embedded codec has a file of a name that no codec has, and is not read: {strange!a}")
     return {place.removeprefix(f"{CODEC}/"): _read_file(root.store, place, node) for place, node in nodes.items()}
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
@@ -50,6 +53,8 @@ def connect(address: str | None, *, log_to_driver: bool = True) -> None:
     if not ray.is_initialized():
         # Left without an address, Ray would join whatever cluster was last started on this machine, dead or alive.
         where = address or os.environ.get("RAY_ADDRESS") or "local"
+        if where == "local":
+            _make_token()
         try:
             ray.init(
                 address=where,
@@ -67,6 +72,18 @@ def node_resources() -> list[tuple[float, float]]:
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+
+
+def _make_token() -> None:
+    """The token that a Ray of our own will ask for, where there is none yet: Ray would make it as well, but readable by everybody."""
+    variables = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or any(os.environ.get(name) for name in variables):
+        return
+    file = Path.home() / ".ray" / "auth_token"  # where Ray looks for it
+    with suppress(OSError):  # it is there, or this home takes no files and Ray says so
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
+            stream.write(secrets.token_hex(32))
 
 
 def _wants_existing(address: str | None) -> bool:

@@ -6,22 +6,18 @@ import json
 from typing import Any
 
 from engine.errors import CodecError
+from engine.json_object import MAX_BYTES, read_json_object
 from engine.networks.settings import shortened
 
-MAX_JSON_BYTES = 2**20
+MAX_JSON_BYTES = MAX_BYTES
 
 
 def read_object(raw: bytes, name: str) -> dict[str, Any]:
     """The JSON object in the bytes of the file `name`. Raises CodecError, naming the file, for anything else."""
-    if len(raw) > MAX_JSON_BYTES:
-        raise CodecError(f"{name} must be {MAX_JSON_BYTES} bytes or less: {len(raw)}")
     try:
-        data = json.loads(raw, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        return read_json_object(raw, max_bytes=MAX_JSON_BYTES)
+    except ValueError as error:
         raise CodecError(f"{name} is not valid JSON: {shortened(error)}") from None
-    if not isinstance(data, dict):
-        raise CodecError(f"{name} must hold a JSON object: {shortened(data)}")
-    return data
 
 
 def read_versioned(raw: bytes, name: str, *, format_name: str, version: int) -> dict[str, Any]:
@@ -38,14 +34,3 @@ def read_versioned(raw: bytes, name: str, *, format_name: str, version: int) -> 
 def to_json_bytes(plain: dict[str, Any], *, format_name: str, version: int) -> bytes:
     """The bytes of such a file: the same for equal values."""
     return (json.dumps({"format": format_name, "format_version": version, **plain}, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError(f"a field is given twice among {', '.join(names)}")
-    return dict(pairs)
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")

@@ -30,7 +30,7 @@ class LikeThis:
 
 
 def like_this(codes: Codes, sample_id: str, *, count: int, sigma: float, seed: int, faiss: bool = False) -> LikeThis:
-    """Finds, on request by FAISS, and draws `count` each. Raises ArchiveError for an id without a code, ConfigError for a bad count or sigma."""
+    """Finds, on request by FAISS, and draws `count` each. Raises ArchiveError for an id without a code, ConfigError for a bad number."""
     place = codes.place(sample_id)
     code = codes.values[place : place + 1]
     found = (nearest_by_faiss if faiss else nearest)(codes, code, count, leave_out=np.array([place]))

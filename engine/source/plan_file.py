@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import ArchiveError
+from engine.json_object import read_json_object
 from engine.source.digests import VERSION, PlanDigest
 from engine.source.ordering import Row
 from engine.source.place import why
@@ -23,6 +23,7 @@ from engine.source.place import why
 LABEL = "label:"
 _METADATA = b"latentray.plan"
 _GROUP_ROWS = 65536
+_MAX_METADATA_BYTES = 2**24  # it lists the labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +97,14 @@ def read_about(path: Path) -> tuple[About, str]:
         num_rows = file.metadata.num_rows
     if stored is None:
         raise ArchiveError(f"file is not a plan of latentray: {path}")
-    fields: dict[str, Any] = json.loads(stored)
-    version, digest = fields.pop("version"), fields.pop("digest")
-    if version != VERSION:
-        raise ArchiveError(f"plan has a version that is unknown here, {version}: {path}")
-    about = About(**{**fields, "label_names": tuple(fields["label_names"])})
+    try:
+        fields = read_json_object(stored, max_bytes=_MAX_METADATA_BYTES)
+        version, digest = fields.pop("version"), str(fields.pop("digest"))
+        if version != VERSION:
+            raise ArchiveError(f"plan has a version that is unknown here, {str(version)[:20]}: {path}")
+        about = About(**{**fields, "label_names": tuple(map(str, fields["label_names"]))})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(f"plan is damaged; delete it and run the same `encode` again, {type(error).__name__}: {path}") from None
     if about.num_rows != num_rows:
         raise ArchiveError(f"plan has {num_rows} rows and should have {about.num_rows}: {path}")
     return about, digest

@@ -9,7 +9,12 @@ from typing import Any
 
 def emit(args: argparse.Namespace, human_text: str, data: dict[str, Any]) -> None:
     """Prints `human_text`, or with --json `data` as one line of JSON (NaN as null, so that any parser reads it)."""
-    print(json.dumps(_plain(data), sort_keys=False, allow_nan=False) if args.json else human_text, flush=True)
+    print(json.dumps(_plain(data), sort_keys=False, allow_nan=False) if args.json else printable(human_text), flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, or could not show, written out: an id of somebody's archive may hold anything."""
+    return "".join(each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode() for each in text)
 
 
 def _plain(value: Any) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 
-from engine.archive.commits import committed_shards
-from engine.archive.root import check_fingerprint, fingerprint, read_root
+from engine.archive.commits import CommitLog, committed_shards, record_text
+from engine.archive.reader import archive_status, read_codec_files
+from engine.archive.root import check_fingerprint, fingerprint, read_root, sealed
 from engine.archive.verify import verify_archive
 from engine.archive.writer import clean_uncommitted, create_archive, finalise
 from engine.errors import ArchiveError, ConfigError, FingerprintMismatch
@@ -133,3 +137,38 @@ def test_rows_that_are_not_the_shards_are_refused(tmp_path: Path, spoil, message
     assert committed_shards(path) == set()
     with pytest.raises(ValueError, match="must have rows 8 to 9"):
         publish(path, make_shard(2, rows=11), make_rows(make_shard(2, rows=11)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": {"ok": "four"}},
+        {"rows": 4},
+        {"objects": []},
+        {"num_rows": None},
+        {"made_by": "me"},
+        {"failures": [{"row": 0}]},
+        {"failures": 7},
+        {"objects": {"latent/c/0/0/0": {"sha256": 5, "bytes": 1}}},
+    ],
+)
+def test_a_forged_record_is_a_damaged_one(archive: Path, change: dict[str, object]) -> None:
+    log = CommitLog(read_root(archive))
+    receipt = log.read(0)
+    assert receipt is not None
+    text = json.dumps({**json.loads(record_text(receipt)), **change}).encode()
+    body = struct.pack("<II", 1, len(text)) + text
+    (archive / log.key(0)).write_bytes(body + struct.pack("<I", google_crc32c.value(body)))
+    with pytest.raises(ArchiveError, match="commit record is damaged"):
+        archive_status(archive)
+    assert [problem.object for problem in verify_archive(archive) if not problem.is_note] == [log.key(0)]
+
+
+def test_an_embedded_file_that_leads_elsewhere_is_not_read(archive: Path) -> None:
+    root = read_root(archive)
+    document = json.loads(json.dumps(root.document))
+    nodes = document["consolidated_metadata"]["metadata"]
+    nodes["codec/../../secret"] = nodes["codec/codec.json"]
+    (archive / "zarr.json").write_bytes(sealed(document))
+    with pytest.raises(ArchiveError, match="of a name that no codec has"):
+        read_codec_files(archive)

@@ -3,89 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.ray_head import ROOT, Head, ray_head
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Head:
-    """A Ray head in a process of its own, started in a checkout; `env` carries its token."""
-
-    dashboard: str
-    env: dict[str, str]
-
-    def submit(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", self.dashboard, *words]
-        deadline = time.monotonic() + 120
-        while True:
-            done = subprocess.run(command, check=False, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=240)
-            if "No available agent" not in done.stderr or time.monotonic() > deadline:  # the dashboard answers before its agent does
-                return done
-            time.sleep(2)
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head of two cores that only answers to its token."""
-    port, dashboard, client, agent = free_ports(4)
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text(secrets.token_hex(32))
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", "2", "--port", str(port)]
-    command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
-    command += ["--dashboard-agent-listen-port", str(agent)]  # the one it takes by itself may belong to a Ray that was just killed
-    log = tmp_path_factory.mktemp("head") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
-    try:
-        wait_for(dashboard, process, log)
-        yield Head(f"http://127.0.0.1:{dashboard}", env)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    pytest.fail(f"the head did not come up: {log.read_text()}")
+    with ray_head(tmp_path_factory.mktemp("head")) as running:
+        yield running
 
 
 def settings(films: Path, archive: Path, codec: Path) -> list[str]:
