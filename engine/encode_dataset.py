@@ -10,8 +10,7 @@ from typing import Any
 if __name__ == "__main__":  # as a script, Python puts this folder first on the path; `import engine` needs the one above
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from engine.archive.cleaning import clean_uncommitted
-from engine.archive.commits import committed_shards
+from engine.archive.cleaning import clean_uncommitted, withdraw_hollow
 from engine.archive.reader import archive_status, mean_quality
 from engine.archive.writer import finalise
 from engine.cluster.driver import Driver
@@ -39,14 +38,15 @@ def run_job(job: JobConfig) -> Summary:
 
 def _run(job: JobConfig, plan: Plan) -> Summary:
     archive = job.engine.archive
-    done = committed_shards(archive)
+    done = withdraw_hollow(archive)
     missing = [index for index in range(plan.num_shards) if index not in done]
     clean_uncommitted(archive, missing)
     before = archive_status(archive)
     progress = Progress(total=plan.num_rows, done=before["ok"] + before["failed"], failed=before["failed"], quiet=job.quiet)
     if missing:
         workers = resolve_workers(job)
-        pool = open_pool(with_films(job.engine, before["pending"], workers), workers=workers, address=job.address)
+        settings = with_films(job.engine, before["pending"], workers)
+        pool = open_pool(settings, workers=workers, address=job.address, share=job.worker_share)
         driver = Driver(pool, clean=lambda index: clean_uncommitted(archive, [index]), on_receipt=progress.on_receipt)
         try:
             driver.run(plan.shards(missing), tick=progress.tick)

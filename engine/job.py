@@ -7,7 +7,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +40,8 @@ class JobConfig:
     source: str
     engine: EngineConfig
     workers: int | None = None  # None: in this process, or on a cluster one a GPU, else one a node
+    worker_cpus: float | None = None  # None: an equal share of the nodes that are there
+    worker_gpus: float | None = None
     address: str | None = None
     shard_rows: int | None = None  # None: as the archive has it, else by the number of films
     id_from: str | None = None
@@ -59,6 +61,17 @@ class JobConfig:
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be {least} or more: {value}")
         check_choice("dtype", self.dtype, ("f2", "f4"))
+        if self.worker_share and not self.workers:
+            raise ConfigError("--worker-cpus and --worker-gpus need --workers of 1 or more: that many may come")
+        if self.worker_share and (self.worker_share[0] <= 0 or self.worker_share[1] < 0):
+            raise ConfigError(f"a worker must have more than 0 CPUs, and no fewer than 0 GPUs: {self.worker_share[0]:g}, {self.worker_share[1]:g}")
+
+    @property
+    def worker_share(self) -> tuple[float, float] | None:
+        """(CPUs, GPUs) of each worker where they were asked for: workers that find no room then wait for nodes that join."""
+        if self.worker_cpus is None and self.worker_gpus is None:
+            return None
+        return 1.0 if self.worker_cpus is None else self.worker_cpus, self.worker_gpus or 0.0
 
 
 def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobConfig:
@@ -104,15 +117,19 @@ def open_job(job: JobConfig) -> Iterator[tuple[JobConfig, Plan]]:
 
     The source is always listed anew, into a plan of this run's own: a data set that changed in between is refused, one that only moved
     is read from where it is now, and no other run's plan can slip in. Nothing is removed or made before that listing has succeeded.
-    Raises FingerprintMismatch (exit 3) naming what differs, ArchiveError for something that is no archive.
+    No other run may write the archive meanwhile, where its place knows locks.
+    Raises FingerprintMismatch (exit 3) naming what differs, ArchiveError for something that is no archive, or that another run writes.
     """
     archive = job.engine.archive
     with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
         job, codec, plan, continues = decide(job, Path(scratch))
         if not continues:
-            _create(job, codec, archive, plan)
-        _keep_plan(plan, archive)
-        yield job, plan
+            with open_store(archive).held() if job.overwrite and open_store(archive).has_any("") else nullcontext():
+                _create(job, codec, archive, plan)
+        with open_store(archive).held():
+            check_fingerprint(archive, fingerprint_of(job, codec, plan))  # another run may have made it anew meanwhile
+            _keep_plan(plan, archive)
+            yield job, plan
 
 
 def decide(job: JobConfig, scratch: Path) -> tuple[JobConfig, Codec, Plan, bool]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.archive.commits import CommitLog
 from engine.archive.folder_store import is_temporary
-from engine.archive.root import COMMIT, ROOT_KEY, AnyPath, examine, read_root
+from engine.archive.root import COMMIT, ROOT_KEY, AnyPath, Root, examine, read_root
 from engine.archive.store import is_url, open_store
 from engine.errors import ArchiveError
 
@@ -36,6 +36,29 @@ def clean_uncommitted(path: AnyPath, shards: Iterable[int]) -> None:
             root.store.clear(f"{array}/c", wanted)
 
 
+def withdraw_hollow(path: AnyPath) -> set[int]:
+    """Takes back the records of an unfinished archive that name objects which are not there, and returns the shards that have others.
+
+    Such a record is left when a writer that was taken for dead links it after its objects were cleaned away, and is killed before it can
+    look again. What was finalised is left as it is: there a missing object is damage, for `verify` to find.
+    """
+    root = read_root(path)
+    log = CommitLog(root)
+    committed = log.committed()
+    if "content" in root.attributes or not committed:
+        return committed
+    receipts = {shard: receipt for shard, receipt in log.read_each().items() if receipt is not None}
+    sizes = dict(root.store.walk())  # after the records: what a record names was there before it
+    hollow = {
+        shard
+        for shard, receipt in receipts.items()
+        if any(sizes.get(key) != (entry and entry["bytes"]) for key, entry in receipt.objects.items())
+    }
+    for shard in hollow:
+        root.store.remove_if_equal(log.key(shard), log.encode(receipts[shard]))
+    return committed - hollow
+
+
 def remove_temporaries(path: AnyPath) -> list[tuple[str, int]]:
     """Removes every file that a killed writer was still writing; returns their keys and sizes."""
     root = read_root(path)
@@ -48,9 +71,14 @@ def remove_temporaries(path: AnyPath) -> list[tuple[str, int]]:
 def collect_garbage(path: AnyPath) -> Freed:
     """Removes temporary files, objects of shards without a record, and folders in which the archive was being created.
 
-    Raises ArchiveError when a commit record cannot be read, since it is unknown then what it names.
+    Raises ArchiveError when a commit record cannot be read, since it is unknown then what it names, and while a run is writing.
     """
     root = read_root(path)
+    with root.store.held():
+        return _collect(root)
+
+
+def _collect(root: Root) -> Freed:
     log = CommitLog(root)
     named = {ROOT_KEY, *root.static_objects, *map(log.key, log.committed())}
     named |= {key for receipt in log.read_all() for key, entry in receipt.objects.items() if entry is not None}

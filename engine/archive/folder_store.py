@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from engine.errors import ArchiveError
 
 ROOT_KEY = "zarr.json"  # the object that makes the others an archive
 WRITERS = 8  # objects that the disk flushes together
+REMOVALS = 20  # of a folder that is being written to: more than a writer has objects
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free space and run the same command again",
@@ -125,13 +127,13 @@ class FolderStore:
 
     def remove_abandoned(self) -> list[int]:
         found = []
-        for folder in abandoned_beside(self.path):
-            found += [size for _, size in walk(folder)]
-            _remove_tree(folder)
+        for left in abandoned_beside(self.path):
+            found += [size for _, size in walk(left)] if left.is_dir() else [left.stat().st_size]
+            _remove_tree(left)
         return found
 
     def remove_all(self) -> None:
-        doomed = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.partial")
+        doomed = _aside(self.path)
         with clear_errors(self.path):
             self.path.rename(doomed)  # gone at once: a kill while files are being removed leaves no half archive
             shutil.rmtree(doomed)
@@ -140,8 +142,7 @@ class FolderStore:
         return self.path.with_name(name)
 
     def put_beside(self, name: str, file: Path) -> None:
-        target = self.beside(name)
-        temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+        target, temporary = self.beside(name), _aside(self.path)  # named after the archive, so that `gc` knows whose it is
         with clear_errors(target):
             try:
                 shutil.copyfile(file, temporary)
@@ -157,6 +158,25 @@ class FolderStore:
 
     def for_zarr(self) -> str:
         return str(self.path)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """By a lock on the folder itself: it leaves nothing behind, and goes with the process that holds it, however that ends."""
+        with clear_errors(self.path):
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            is_free = True
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_free = False
+            except OSError:
+                pass  # a network file system without such locks: two runs disturb one another there, and lose nothing
+            if not is_free or not (self.path.exists() and os.path.samestat(os.fstat(handle), self.path.stat())):
+                raise ArchiveError(f"another run is writing this archive; wait for it, or use another --archive: {self.path}")
+            yield
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -186,17 +206,21 @@ def is_temporary(name: str) -> bool:
 
 
 def abandoned_beside(target: Path) -> list[Path]:
-    """Folders beside `target` in which an earlier run, killed since, was creating it."""
+    """What lies beside `target` of earlier runs, killed since, that were creating or removing it, or writing its plan."""
     prefix = f".{target.name}."
     return sorted(path for path in target.parent.iterdir() if path.name.startswith(prefix) and is_temporary(path.name))
 
 
 def walk(root: Path) -> Iterator[tuple[str, int]]:
-    """Every file below `root` as (key, bytes); a key is the path from `root`, with slashes. Files that vanish meanwhile are left out."""
+    """Every file below `root` as (key, bytes); a key is the path from `root`, with slashes. What vanishes meanwhile is left out."""
     folders = [""]
     while folders:
         prefix = folders.pop()
-        with os.scandir(root / prefix) as entries:
+        with ExitStack() as stack:
+            try:
+                entries = stack.enter_context(os.scandir(root / prefix))
+            except FileNotFoundError:
+                continue
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{prefix}{entry.name}/")
@@ -225,12 +249,19 @@ def _stage(target: Path, data: bytes) -> Path:
 
 
 def _link_if_absent(temporary: Path, target: Path) -> bool:
-    """Gives a staged file its final name unless that is taken; True when `target` now holds the very same bytes."""
+    """Gives a staged file its final name unless that is taken; True when `target` now holds the very same bytes.
+
+    False as well where a cleaner, which took this writer for dead, has removed one of the two or their folder.
+    """
     with clear_errors(target):
         try:
             os.link(temporary, target)
         except FileExistsError:
-            return target.read_bytes() == temporary.read_bytes()
+            with suppress(FileNotFoundError):
+                return target.read_bytes() == temporary.read_bytes()
+            return False
+        except FileNotFoundError:
+            return False
     return True
 
 
@@ -245,11 +276,23 @@ def _rename_onto(temporary: Path, target: Path) -> None:
 
 
 def _remove_tree(path: Path) -> None:
+    """Removes a file or a folder, also while a writer that was taken for dead still adds to it or takes its own from it."""
     with clear_errors(path):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        for attempt in range(1, REMOVALS + 1):
+            try:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY) or attempt == REMOVALS:
+                    raise
+
+
+def _aside(archive: Path) -> Path:
+    """A new name beside an archive, by which `abandoned_beside` finds what is left there."""
+    return archive.with_name(f".{archive.name}.{uuid.uuid4().hex}.partial")
 
 
 def _flush(path: Path) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from engine.archive.folder_store import ROOT_KEY
+from engine.archive.store_client import ATTEMPTS, opened, present, tried
 from engine.errors import ArchiveError
 
 T = TypeVar("T")
@@ -25,14 +23,7 @@ T = TypeVar("T")
 PUTS = 8  # at a time
 REMOVED_AT_ONCE = 1000  # as many as S3 takes in a request
 LISTED_APART = 8  # entries of a folder: more are found by one listing of it all
-ATTEMPTS = 8  # of a request that the store failed or let hang, with a wait before each that doubles
-FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds
-TIMEOUT = "LATENTRAY_STORE_TIMEOUT"  # seconds of a request, for stores that are slower or quicker than most
-DEFAULT_TIMEOUT = 60.0
 SINGLE_PUT = 5 * 2**30  # bytes: the most that one put may hold, and larger ones cannot be put if absent
-NO_BUCKET = "there is no such bucket"
-_STATUS = re.compile(r"status code: (\d{3})")
-_FINAL = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
 
 
 class ObjectStore:
@@ -44,7 +35,7 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         self.where = url.rstrip("/")
-        self._within = _opened(self.where)
+        self._within = opened(self.where)
 
     def __reduce__(self) -> tuple[type[ObjectStore], tuple[str]]:
         return ObjectStore, (self.where,)
@@ -55,7 +46,7 @@ class ObjectStore:
 
     @property
     def _around(self) -> Any:
-        return _opened(self.where.rpartition("/")[0])
+        return opened(self.where.rpartition("/")[0])
 
     def exists(self) -> bool:
         return self.has(ROOT_KEY)
@@ -63,7 +54,7 @@ class ObjectStore:
     def has(self, key: str) -> bool:
         import obstore
 
-        return self._tried(lambda: _present(lambda: obstore.head(self._within, key)) is not None, doing="read")
+        return self._tried(lambda: present(lambda: obstore.head(self._within, key)) is not None, doing="read")
 
     def has_any(self, folder: str) -> bool:
         import obstore
@@ -79,7 +70,7 @@ class ObjectStore:
     def read_or_none(self, key: str) -> bytes | None:
         import obstore
 
-        return self._tried(lambda: _present(lambda: bytes(obstore.get(self._within, key).bytes())), doing="read")
+        return self._tried(lambda: present(lambda: bytes(obstore.get(self._within, key).bytes())), doing="read")
 
     def sha256(self, key: str) -> str:
         return hashlib.sha256(self.read(key)).hexdigest()
@@ -152,7 +143,7 @@ class ObjectStore:
         """A copy in a folder of this process, fetched anew when the object has changed since."""
         import obstore
 
-        head = self._tried(lambda: _present(lambda: obstore.head(self._around, name)), doing="read")
+        head = self._tried(lambda: present(lambda: obstore.head(self._around, name)), doing="read")
         mark = "" if head is None else f"{head['e_tag']}-{head['size']}-{head['last_modified']}"
         folder = _scratch() / hashlib.sha256(f"{self.where} {mark}".encode()).hexdigest()[:16]
         copy = folder / name
@@ -171,12 +162,16 @@ class ObjectStore:
     def remove_beside(self, name: str) -> None:
         import obstore
 
-        self._tried(lambda: _present(lambda: obstore.delete(self._around, name)))
+        self._tried(lambda: present(lambda: obstore.delete(self._around, name)))
 
     def for_zarr(self) -> Any:
         from zarr.storage import ObjectStore as ZarrStore
 
-        return ZarrStore(_opened(self.where, retries=ATTEMPTS), read_only=True)  # Zarr asks once
+        return ZarrStore(opened(self.where, retries=ATTEMPTS), read_only=True)  # Zarr asks once
+
+    def held(self) -> AbstractContextManager[None]:
+        """Never: a store knows no lock that goes with its holder. Two runs disturb one another there, and lose nothing."""
+        return nullcontext()
 
     def _below(self, folder: str | None) -> list[tuple[str, int]]:
         import obstore
@@ -189,90 +184,10 @@ class ObjectStore:
 
         rest = iter(keys)
         while portion := list(islice(rest, REMOVED_AT_ONCE)):
-            self._tried(lambda portion=portion: _present(lambda: obstore.delete(self._within, portion)))  # type: ignore[misc]
+            self._tried(lambda portion=portion: present(lambda: obstore.delete(self._within, portion)))  # type: ignore[misc]
 
     def _tried(self, ask: Callable[[], T], *, doing: str = "write") -> T:
-        """What `ask` returns, asked again while the store fails; raises ArchiveError when it goes on failing, or refuses."""
-        from obstore.exceptions import BaseError
-
-        wait = FIRST_WAIT
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return ask()
-            except (BaseError, OSError) as error:
-                if attempt == ATTEMPTS or _is_final(error):
-                    raise ArchiveError(f"cannot {doing} the archive: {_reason(error)}: {self.where}") from None
-            time.sleep(wait * random.uniform(0.5, 1.5))
-            wait = min(2 * wait, LONGEST_WAIT)
-        raise AssertionError("the last attempt returns or raises")
-
-
-@cache
-def _opened(url: str, *, retries: int = 0) -> Any:
-    """The library's store of a prefix, one a process: it holds the connections. `retries`: the library's own, for reading."""
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import from_url
-    except ModuleNotFoundError:
-        raise ArchiveError(f"archives in object stores need a library; pip install 'latentray[s3]': {url}") from None
-    endpoint = next((value for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if (value := os.environ.get(name))), "")
-    options: dict[str, Any] = {"timeout": timedelta(seconds=_timeout()), "connect_timeout": timedelta(seconds=min(10.0, _timeout()))}
-    if endpoint.startswith("http://"):
-        options["allow_http"] = True
-    try:
-        asked: dict[str, Any] = {"client_options": options, "retry_config": {"max_retries": retries}, **_credentials(url)}
-        return from_url(url, **asked)
-    except (BaseError, ValueError, TypeError) as error:
-        raise ArchiveError(f"archives cannot lie behind this kind of URL, {_reason(error)}: {url}") from None
-
-
-def _credentials(url: str) -> dict[str, Any]:
-    """For S3 outside the environment's own variables: what botocore finds in profiles and elsewhere, asked anew when it runs out."""
-    if urlsplit(url).scheme not in ("s3", "s3a") or "AWS_ACCESS_KEY_ID" in os.environ or "AWS_WEB_IDENTITY_TOKEN_FILE" in os.environ:
-        return {}
-    if not any(os.path.exists(os.path.expanduser(path)) for path in _profile_files()):
-        return {}
-    try:
-        import botocore.session  # type: ignore[import-untyped]
-    except ModuleNotFoundError:
-        return {}
-    session = botocore.session.Session()
-    if session.get_credentials() is None:
-        return {}
-
-    def credentials() -> dict[str, Any]:
-        found = session.get_credentials().get_frozen_credentials()
-        expiry = getattr(session.get_credentials(), "_expiry_time", None)
-        return {"access_key_id": found.access_key, "secret_access_key": found.secret_key, "token": found.token, "expires_at": expiry}
-
-    region = session.get_config_variable("region")
-    return {"credential_provider": credentials, **({"region": region} if region else {})}
-
-
-def _profile_files() -> tuple[str, str]:
-    environment = os.environ
-    return environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), environment.get("AWS_CONFIG_FILE", "~/.aws/config")
-
-
-def _timeout() -> float:
-    text = os.environ.get(TIMEOUT, str(DEFAULT_TIMEOUT))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 86400:
-        raise ArchiveError(f"{TIMEOUT} must be a number of seconds: {text}")
-    return seconds
-
-
-def _present(ask: Callable[[], T]) -> T | None:
-    """What `ask` returns, or None where there is no such object."""
-    try:
-        return ask()
-    except FileNotFoundError as error:
-        if "NoSuchBucket" in str(error):
-            raise PermissionError(NO_BUCKET) from None
-        return None
+        return tried(ask, doing=doing, where=self.where)
 
 
 def _download(store: Any, key: str, to: Path) -> None:
@@ -281,22 +196,6 @@ def _download(store: Any, key: str, to: Path) -> None:
     with to.open("wb") as file:
         for chunk in obstore.get(store, key).stream():
             file.write(chunk)
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether asking again would be answered alike: a refusal, but not "too many requests", "took too long" or "another is writing"."""
-    status = _STATUS.search(str(error))
-    refused = status is not None and status[1].startswith("4") and status[1] not in ("408", "409", "429")
-    return refused or type(error).__name__ in _FINAL or isinstance(error, PermissionError | FileNotFoundError)
-
-
-def _reason(error: Exception) -> str:
-    """Why, in a few words and never in the library's own: those hold URLs, which may be signed."""
-    if NO_BUCKET in str(error) or "NoSuchBucket" in str(error):
-        return NO_BUCKET
-    status = _STATUS.search(str(error))
-    kind = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
-    return f"the store answered {status[1]}" if status else {"generic": "the store cannot be reached"}.get(kind, kind)
 
 
 @cache

@@ -33,13 +33,19 @@ class Repaired:
 
 
 def repair_archive(path: AnyPath, *, copy: AnyPath | None = None, level: int = 3, dry_run: bool = False) -> Repaired:
-    """Looks as `verify` does at `level`, and mends. No job may be writing to the archive.
+    """Looks as `verify` does at `level`, and mends. Refuses while a run is writing, where the archive's place knows locks.
 
     Objects of which the right sha256 is known are taken from `copy`, an archive of the same run, where that has them whole; arrays'
     metadata from the root. A shard that stays damaged loses its record and objects, and no other is touched. Raises ArchiveError for a
     damaged root that no copy mends, for a copy of another run, and where shards would be lost for good: no film could fill them again.
     """
-    store = open_store(path)
+    if not open_store(path).has_any(""):
+        raise ArchiveError(f"there is no archive: {path}")
+    with open_store(path).held():
+        return _repaired(path, copy, level, dry_run)
+
+
+def _repaired(path: AnyPath, copy: AnyPath | None, level: int, dry_run: bool) -> Repaired:
     root, restored = _root(path, copy, dry_run)
     problems = [problem for problem in verify_archive(path, level=level) if not problem.is_note] if root else []
     if root is None:  # only a dry run comes here: what lies below the root is not known before it is back
@@ -49,11 +55,11 @@ def repair_archive(path: AnyPath, *, copy: AnyPath | None = None, level: int = 3
     rest = [problem for problem in problems if problem.object not in mended and _shard_of(root, problem.object) not in back]
     shards = sorted({shard for problem in rest if (shard := _shard_of(root, problem.object)) is not None})
     _refuse_loss(root, shards)
-    has_plan = any(problem.object == plan_name(store.name) for problem in rest)
+    has_plan = any(problem.object == plan_name(root.store.name) for problem in rest)
     if not dry_run:
         _requeue(root, shards)
         if has_plan:
-            store.remove_beside(plan_name(store.name))
+            root.store.remove_beside(plan_name(root.store.name))
     left = [problem for problem in rest if _shard_of(root, problem.object) is None and not _is_answered(root, problem, shards)]
     return Repaired(restored=(*restored, *mended), requeued=tuple(shards), plan=has_plan, left=tuple(left))
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,6 +117,10 @@ class Store(Protocol):
 
     def for_zarr(self) -> Any:
         """What `zarr` and xarray open, to read."""
+        ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keeps other runs out while the block lasts; raises ArchiveError while one is at work. Not every kind of place can."""
         ...
 
 

@@ -50,7 +50,8 @@ def fill_archive(folder: Path, spec: ArchiveSpec, *, codec_files: Mapping[str, b
     """Writes into an empty folder what makes it an archive of pending shards."""
     store = FolderStore(folder)
     for key, data in static_objects(spec, codec_files).items():
-        store.put_if_absent(key, data)
+        if not store.put_if_absent(key, data):
+            raise ArchiveError(f"another process removes what is being made here; run the same command again: {folder}")
 
 
 class ShardWriter:
@@ -72,7 +73,7 @@ class ShardWriter:
         `seconds` gains "archive", the time of encoding and writing. Raises ValueError for rows that are not this shard's, ShardConflict
         when an unfinished attempt is in the way, ArchiveError when the disk refuses.
         """
-        committed = self._log.read(shard.index)
+        committed = self._standing(shard.index)
         if committed is not None:
             return committed
         start = perf_counter()
@@ -92,8 +93,8 @@ class ShardWriter:
             made_by=dict(made_by),
             seconds={**seconds, "archive": perf_counter() - start},
         )
-        self._commit(receipt, encoded)
-        return self._winner(shard.index)
+        in_place = self._commit(receipt, encoded)
+        return self._winner(shard.index, mine=receipt if in_place else None)
 
     def _checked(self, shard: Shard, rows: ShardRows) -> dict[str, Column]:
         if not 0 <= shard.index < self._root.num_shards:
@@ -122,25 +123,43 @@ class ShardWriter:
         # a driver that took this attempt for dead may have cleaned up meanwhile, or another attempt have added what belongs to it
         return self._in_place(encoded)
 
-    def _commit(self, receipt: ShardReceipt, encoded: Mapping[str, bytes | None]) -> None:
-        """Links the record, and takes it back when an object that it names has gone meanwhile.
+    def _commit(self, receipt: ShardReceipt, encoded: Mapping[str, bytes | None]) -> bool:
+        """Links the record, and takes it back when an object that it names has gone meanwhile; whether all are in place.
 
         Objects can only go when a driver takes this attempt for dead and cleans. The cleaner removes objects before it lists records: a
         record that was linked before this listing goes with its objects, and one that is linked after it finds here that they are gone.
         """
         record, key = self._log.encode(receipt), self._log.key(receipt.shard)
         self._root.store.put_if_absent(key, record)
-        if not self._in_place(encoded):
-            self._root.store.remove_if_equal(key, record)
+        if self._in_place(encoded):
+            return True
+        self._root.store.remove_if_equal(key, record)
+        return False
 
     def _in_place(self, encoded: Mapping[str, bytes | None]) -> bool:
         """Whether these very bytes stand in the archive, and nothing where there are none; a size would not tell another attempt's."""
         return all(self._root.store.read_or_none(key) == data for key, data in encoded.items())
 
-    def _winner(self, shard: int) -> ShardReceipt:
-        committed = self._log.read(shard)
+    def _winner(self, shard: int, *, mine: ShardReceipt | None = None) -> ShardReceipt:
+        committed = self._standing(shard, mine=mine)
         if committed is None:
             raise ShardConflict(f"another attempt left unfinished objects; clean the shard and try again: shard {shard}")
+        return committed
+
+    def _standing(self, shard: int, *, mine: ShardReceipt | None = None) -> ShardReceipt | None:
+        """The receipt of a shard, None while it is pending. `mine`: one whose objects have just been found in place.
+
+        A writer that was taken for dead may have linked its record when its objects had been cleaned away, and been killed before it
+        could take it back. Such a record is taken back here: the objects of a shard that is truly committed are never removed.
+        """
+        committed = self._log.read(shard)
+        if committed is None or (mine is not None and committed.objects == mine.objects):
+            return committed
+        for key, entry in committed.objects.items():
+            data = self._root.store.read_or_none(key)
+            if describe_object(data) != entry:
+                self._root.store.remove_if_equal(self._log.key(shard), self._log.encode(committed))
+                return None
         return committed
 
 

@@ -19,6 +19,7 @@ from engine.archive.object_store import ObjectStore
 from engine.archive.reader import archive_status, list_failures, open_archive, read_codec_files
 from engine.archive.root import plan_beside, plan_name, read_root
 from engine.archive.store import Store, open_store
+from engine.archive.store_client import opened
 from engine.archive.verify import verify_archive
 from engine.archive.writer import ShardConflict, create_archive, finalise
 from engine.errors import ArchiveError
@@ -174,7 +175,7 @@ def test_a_store_that_fails_stalls_repeats_and_loses_gives_the_same_archive(
     endpoint: str, url: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = Faults(fail=0.05, stall=0.01, repeat=0.05, lose=0.05, seed=7)
-    monkeypatch.setattr("engine.archive.object_store.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("engine.archive.store_client.FIRST_WAIT", 0.01)
     with flaky(endpoint, faults) as proxy:
         for name, value in environment(proxy, timeout=0.5).items():
             monkeypatch.setenv(name, value)
@@ -204,8 +205,8 @@ def test_a_bad_place_is_one_clear_line(url: str, place: str, what: str) -> None:
 
 def test_a_store_that_goes_away_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("engine.archive.object_store.FIRST_WAIT", 0.001)
-    monkeypatch.setattr("engine.archive.object_store.LONGEST_WAIT", 0.001)
+    monkeypatch.setattr("engine.archive.store_client.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("engine.archive.store_client.LONGEST_WAIT", 0.001)
     with pytest.raises(ArchiveError, match="cannot read the archive: the store cannot be reached: s3://") as caught:
         read_root(url.replace("films.zarr", "gone.zarr"))
     assert SECRET not in str(caught.value)
@@ -223,3 +224,18 @@ def test_a_bad_timeout_is_refused(monkeypatch: pytest.MonkeyPatch, seconds: str)
     monkeypatch.setenv("LATENTRAY_STORE_TIMEOUT", seconds)
     with pytest.raises(ArchiveError, match=f"must be a number of seconds: {seconds}"):
         ObjectStore(f"s3://{BUCKET}/{uuid.uuid4().hex}/films.zarr")
+
+
+def test_credentials_of_a_profile_let_one_in(url: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied(archive, url)
+    profile = tmp_path / "credentials"
+    profile.write_text(f"[films]\naws_access_key_id = tester\naws_secret_access_key = {SECRET}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
+    monkeypatch.setenv("AWS_PROFILE", "films")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    opened.cache_clear()
+    try:
+        assert verify_archive(url, level=1) == []
+    finally:
+        opened.cache_clear()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.archive.commits import committed_shards
+from engine.archive.folder_store import FolderStore
 from engine.archive.merge import merge_archives
 from engine.archive.reader import archive_status
 from engine.archive.repair import repair_archive
@@ -139,3 +140,13 @@ def test_a_copy_of_another_run_is_refused(archive: Path, tmp_path: Path) -> None
         repair_archive(archive, copy=other)
     assert everything(archive) == before
     assert archive_status(archive)["pending"] == 0
+
+
+def test_repair_waits_for_no_run_and_disturbs_none(archive: Path, tmp_path: Path) -> None:
+    flip(archive / "latent/c/1/0/0")
+    before = everything(archive)
+    with FolderStore(archive).held(), pytest.raises(ArchiveError, match="another run is writing this archive"):
+        repair_archive(archive)
+    assert everything(archive) == before
+    with pytest.raises(ArchiveError, match="there is no archive"):
+        repair_archive(tmp_path / "nowhere.zarr")
