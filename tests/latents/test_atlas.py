@@ -170,6 +170,31 @@ const send = (type, x, y, target) => {
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium to run the page in")
+def test_the_page_prints_all_that_a_slider_hides(page: Path, tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen.html"
+    choose = "<script>choose(Number(Object.keys(data.pictures)[0]));</script>"
+    chosen.write_text(page.read_text().replace("</body>", choose + "</body>"))
+    pictures = {}
+    for name, file in (("whole", page), ("chosen", chosen)):
+        pdf = tmp_path / f"{name}.pdf"
+        words = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--virtual-time-budget=4000",
+            "--no-pdf-header-footer",
+            f"--print-to-pdf={pdf}",
+        ]
+        profile = f"--user-data-dir={tmp_path / 'printing'}"
+        subprocess.run([str(CHROMIUM), *words, profile, file.as_uri()], capture_output=True, timeout=120, check=True)
+        data = pdf.read_bytes()
+        pictures[name] = len(re.findall(rb"/Subtype\s*/Image", data))
+        assert 1 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 3
+    assert pictures["chosen"] - pictures["whole"] >= len(ALPHAS) + 2  # every step of the edit, film and reconstruction
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium to run the page in")
 def test_the_page_answers_in_a_browser(page: Path, data, tmp_path: Path) -> None:
     walked = tmp_path / "walk.html"
     walked.write_text(page.read_text().replace("</body>", WALK + "</body>"))
