@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from engine.classify.classifier import Classifier
 from engine.classify.film_logits import FilmLogits, film_logits
 from engine.classify.roc import Array, Interval, Values, bootstrap_areas, interval, mean_areas
+from engine.csv_table import write_csv
 from engine.errors import ConfigError, SourceError
 from engine.labels import LabelSpec, Term
 from engine.latents.film_labels import Table, of_plan, read_table
@@ -114,16 +114,12 @@ def compare_classifiers(
 
 def write_table(path: Path, found: Comparison) -> None:
     """All cells as CSV with COLUMNS. Raises ConfigError where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(COLUMNS)
-            for cell in found.cells:
-                figures = [f"{value:.6f}" for each in (cell.auc, cell.difference) for value in (each.value, each.low, each.high)]
-                table.writerow([cell.label, cell.classifier, found.films, cell.films_with or "", *figures])
-    except OSError as error:
-        raise ConfigError(f"the table cannot be written: {error.strerror}: {path}") from None
+    write_csv(path, COLUMNS, (_line(cell, found.films) for cell in found.cells))
+
+
+def _line(cell: Cell, films: int) -> list[object]:
+    figures = [f"{value:.6f}" for each in (cell.auc, cell.difference) for value in (each.value, each.low, each.high)]
+    return [cell.label, cell.classifier, films, cell.films_with or "", *figures]
 
 
 def _shared(classifiers: Mapping[str, Classifier], attributes: Sequence[str]) -> tuple[list[list[LabelSpec]], list[str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from engine.csv_table import write_csv
 from engine.distances.measured import Distances
 from engine.distances.scaling import Matrix, link_sets, place_sets
 from engine.distances.set_map import draw_map
@@ -60,20 +60,13 @@ def write_distances(found: Distances, out: Path) -> list[Path]:
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write_csv(found, out / CSV)
+        values = zip(found.sets.items(), found.matrix, strict=True)
+        write_csv(out / CSV, ["set", "films", *found.sets], ([name, films, *(f"{v:.9g}" for v in row)] for (name, films), row in values))
         (out / JSON).write_text(json.dumps(found.to_json() | {"map": plane, "tree": tree}, indent=1) + "\n", encoding="utf-8")
         draw_map(found, places, stress, linked, out / PICTURE)
     except OSError as error:
         raise ConfigError(f"distances cannot be written: {error.strerror}: {out}") from None
     return [out / name for name in (CSV, JSON, PICTURE)]
-
-
-def _write_csv(found: Distances, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["set", "films", *found.sets])
-        for (name, films), row in zip(found.sets.items(), found.matrix, strict=True):
-            table.writerow([name, films, *(f"{value:.9g}" for value in row)])
 
 
 def _order(linked: Matrix, names: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import torch
 
 from engine.classify.classifier import Classifier
 from engine.config import check_at_least
+from engine.csv_table import write_csv
 from engine.encode.codec import Codec
-from engine.errors import ArchiveError, ConfigError
+from engine.errors import ConfigError
 from engine.latents.class_optimisation import Optimised, climb
 from engine.latents.codes import Values
 from engine.latents.codes_archive import Like, write_codes
@@ -135,18 +135,12 @@ def write_archive(out: Path, like: Like, outcomes: Sequence[Outcome], made: Mapp
 def write_films(archive: Path, out: Path, outcomes: Iterable[Outcome], *, size: int | None = None, codec: str | None = None) -> int:
     """The archive's films as PNG, and `labels.csv`, a manifest of them that `train` and `encode` take. Returns how many.
 
-    Raises ArchiveError where they cannot be written.
+    Raises ArchiveError or ConfigError where they cannot be written.
     """
     written = reconstruct(archive, out, size=size, codec=codec)
-    try:
-        with (out / LABELS_CSV).open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["path", "id", *COLUMNS])
-            for outcome in outcomes:
-                for name, row in zip(outcome.ids, outcome.rows, strict=True):
-                    table.writerow([safe_name(name), name, *(row[column] for column in COLUMNS)])
-    except OSError as error:
-        raise ArchiveError(f"the table cannot be written: {error.strerror}: {out}") from None
+    films = ((name, row) for outcome in outcomes for name, row in zip(outcome.ids, outcome.rows, strict=True))
+    rows = ([safe_name(name), name, *(row[column] for column in COLUMNS)] for name, row in films)
+    write_csv(out / LABELS_CSV, ["path", "id", *COLUMNS], rows)
     return written.films
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import torch
 
+from engine.csv_table import write_csv
 from engine.errors import ArchiveError, SourceError
 from engine.latents.film_pairs import FilmsOfArchive, Missing
 from engine.latents.outliers import MARGIN, Box, check_margin, judge
@@ -84,15 +84,8 @@ def in_file(box: Box, *, side: int, source: tuple[int, int], square: Square) -> 
 
 
 def write_table(path: Path, ranking: Ranking) -> None:
-    """All films of a ranking as CSV with COLUMNS."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(COLUMNS)
-            table.writerows([at, each.sample_id, f"{each.score:.4f}", *each.box] for at, each in enumerate(ranking.places, 1))
-    except OSError as error:
-        raise ArchiveError(f"the table cannot be written: {error.strerror}: {path}") from None
+    """All films of a ranking as CSV with COLUMNS. Raises ConfigError where it cannot be written."""
+    write_csv(path, COLUMNS, ([at, each.sample_id, f"{each.score:.4f}", *each.box] for at, each in enumerate(ranking.places, 1)))
 
 
 def write_pictures(films: FilmsOfArchive, out: Path, ranking: Ranking, *, count: int, margin: float = MARGIN) -> int:
