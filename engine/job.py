@@ -64,7 +64,9 @@ class JobConfig:
         if self.worker_share and not self.workers:
             raise ConfigError("--worker-cpus and --worker-gpus need --workers of 1 or more: that many may come")
         if self.worker_share and (self.worker_share[0] <= 0 or self.worker_share[1] < 0):
-            raise ConfigError(f"a worker must have more than 0 CPUs, and no fewer than 0 GPUs: {self.worker_share[0]:g}, {self.worker_share[1]:g}")
+            raise ConfigError(
+                f"a worker must have more than 0 CPUs, and no fewer than 0 GPUs: {self.worker_share[0]:g}, {self.worker_share[1]:g}"
+            )
 
     @property
     def worker_share(self) -> tuple[float, float] | None:

@@ -19,7 +19,7 @@ WEIGHTS_HELP = (
 )
 SETTINGS = (
     *("refine_steps", "refine_lr", "refine_optimiser", "coarse", "target_mse", "patience", "loss", "lpips_net", "lpips_size"),
-    *("batch_size", "shard_rows", "workers", "backend", "precision"),
+    *("batch_size", "shard_rows", "workers", "worker_cpus", "worker_gpus", "backend", "precision"),
     *("decoder", "threads", "max_pixels", "metrics", "film_size", "dtype", "id_from", "limit", "resume", "overwrite", "address"),
     *("embed_codec", "seed", "quiet"),
 )
@@ -55,6 +55,8 @@ def _add_coding(group: Any) -> None:
 def add_running(group: Any) -> None:
     """Where and how films are worked on, which leaves no trace in the codes but rounding; and what is shown of it."""
     group.add_argument("--workers", type=int, metavar="N", help="Ray workers; 0: in this process; left out: 0, or one a GPU of a cluster")
+    group.add_argument("--worker-cpus", type=float, metavar="C", help="cores of each worker; left out: a share of the nodes that are there")
+    group.add_argument("--worker-gpus", type=float, metavar="G", help="GPUs of each worker; with either, workers wait for nodes that join")
     group.add_argument("--address", metavar="RAY", help="the Ray cluster to join; left out: RAY_ADDRESS, else this machine")
     group.add_argument("--batch-size", type=int, default=16, metavar="B", help="films coded together")
     group.add_argument("--backend", choices=BACKENDS, default="auto", help="how networks run")
