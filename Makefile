@@ -6,10 +6,10 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.13 python3
 	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
 PY := $(VENV)/bin/python
 
-.PHONY: help setup demo test lint format audit bench systems fuzz lock clean
+.PHONY: help setup demo test lint format audit bench systems faults fuzz lock clean
 
 help:
-	@echo 'make setup | demo | test | lint | format | audit | bench | systems | fuzz | lock | clean'
+	@echo 'make setup | demo | test | lint | format | audit | bench | systems | faults | fuzz | lock | clean'
 
 setup: $(VENV)/.stamp
 
@@ -54,6 +54,10 @@ audit: setup
 
 bench: setup
 	$(VENV)/bin/latentray bench
+
+# Kills, full disks, failing stores and flipped bytes by the hundred; prints a counted table and adds it to runs/faults.jsonl.
+faults: setup
+	LATENTRAY_FAULTS=long $(PY) -m pytest -m faults tests/faults --timeout 7200 -o faulthandler_timeout=0
 
 # Thousands of damaged films through the decoders; what crashes, hangs or raises is left in runs/fuzz.
 fuzz: setup

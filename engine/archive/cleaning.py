@@ -99,7 +99,7 @@ def _collect(root: Root) -> Freed:
 
 
 def remove_archive(path: AnyPath) -> None:
-    """Removes a whole archive, or nothing where there is none; raises ArchiveError for a folder or file that is not an archive."""
+    """Removes a whole archive, or nothing where there is none; raises ArchiveError for what is no archive, and while a run is writing."""
     if not is_url(path) and not Path(path).exists():
         return
     if not is_url(path) and not Path(path).is_dir():
@@ -107,4 +107,5 @@ def remove_archive(path: AnyPath) -> None:
     store = open_store(path)
     if store.has_any(""):
         examine(path)  # refuses what is not ours
-        store.remove_all()
+        with store.held():
+            store.remove_all()

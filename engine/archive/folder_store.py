@@ -162,8 +162,12 @@ class FolderStore:
     @contextmanager
     def held(self) -> Iterator[None]:
         """By a lock on the folder itself: it leaves nothing behind, and goes with the process that holds it, however that ends."""
+        taken = f"another run is writing this archive; wait for it, or use another --archive: {self.path}"
         with clear_errors(self.path):
-            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:  # it was there a moment ago
+                raise ArchiveError(taken) from None
         try:
             is_free = True
             try:
@@ -173,7 +177,7 @@ class FolderStore:
             except OSError:
                 pass  # a network file system without such locks: two runs disturb one another there, and lose nothing
             if not is_free or not (self.path.exists() and os.path.samestat(os.fstat(handle), self.path.stat())):
-                raise ArchiveError(f"another run is writing this archive; wait for it, or use another --archive: {self.path}")
+                raise ArchiveError(taken)
             yield
         finally:
             os.close(handle)

@@ -62,7 +62,7 @@ def connect(address: str | None, *, log_to_driver: bool = True) -> None:
                 include_dashboard=None if _wants_existing(address) else False,
                 log_to_driver=log_to_driver,
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(f"no Ray cluster answers at {where}: {str(error).strip().splitlines()[0]}") from None
 
 
