@@ -24,7 +24,7 @@ from engine.records import ImageRef
 from tests.decode.film_files import chunk, deflated, dicom, encapsulated, png, ramp, saved, tiff
 
 SIDE = 60_000
-LIMITS = DecodeConfig(decoder="cpu", threads=1, max_bytes=24 * 2**20, max_pixels=9_000_000, max_seconds=0.5)
+LIMITS = DecodeConfig(decoder="cpu", threads=1, max_bytes=24 * 2**20, max_pixels=9_000_000, max_seconds=1.5)
 _TOO_MUCH = bytes(LIMITS.max_bytes + 2**20)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
