@@ -86,7 +86,7 @@ def measure(*, workers: int, shards: int, repeats: int) -> dict[str, Any]:
         manifest = Path(scratch) / "films.csv"
         manifest.write_text("path\n" + "".join(f"films/study-{row:07d}.png\n" for row in range(shards * SHARD_ROWS)))
         plan = make_plan(str(manifest), Path(scratch) / "plan.parquet", shard_rows=SHARD_ROWS)
-        pool = _open(workers)
+        pool = open_idle(workers)
 
         def run(turn: int) -> int:
             receipts.clear()
@@ -106,7 +106,8 @@ def measure(*, workers: int, shards: int, repeats: int) -> dict[str, Any]:
     return {"ms": [1e3 / rate for rate in rates], "receipts": len(receipts)}
 
 
-def _open(workers: int) -> Pool:
+def open_idle(workers: int) -> Pool:
+    """A pool of workers that do nothing: 0 for this process, else that many Ray actors on this machine."""
     from engine.cluster.pools import InProcessPool, RayPool, share_of_nodes
     from engine.cluster.worker import connect, node_resources
 

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "encode": "benchmarks.encode",
     "memory": "benchmarks.memory",
     "driver": "benchmarks.driver",
+    "scale": "benchmarks.scale",
     "refine": "benchmarks.refine",
     "slots": "benchmarks.slots",
     "backends": "benchmarks.backends",

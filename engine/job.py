@@ -7,7 +7,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -126,8 +126,7 @@ def open_job(job: JobConfig) -> Iterator[tuple[JobConfig, Plan]]:
     with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
         job, codec, plan, continues = decide(job, Path(scratch))
         if not continues:
-            with open_store(archive).held() if job.overwrite and open_store(archive).has_any("") else nullcontext():
-                _create(job, codec, archive, plan)
+            _create(job, codec, archive, plan)
         with open_store(archive).held():
             check_fingerprint(archive, fingerprint_of(job, codec, plan))  # another run may have made it anew meanwhile
             _keep_plan(plan, archive)

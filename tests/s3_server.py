@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,13 +54,18 @@ def environment(endpoint: str, *, timeout: float = 60.0) -> dict[str, str]:
 
 @dataclass
 class Faults:
-    """Shares of requests that are answered 503, never answered, made twice, and answered though the answer is lost; and what was done."""
+    """Shares of requests that are answered 503, never answered, made twice, and answered though the answer is lost; and what was done.
+
+    Every put takes `put_seconds` longer; `heard` is told method and path of each request before anything is done with it.
+    """
 
     fail: float = 0.0
     stall: float = 0.0
     repeat: float = 0.0
     lose: float = 0.0
     seed: int = 0
+    put_seconds: float = 0.0
+    heard: Callable[[str, str], None] = lambda method, path: None
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -90,6 +95,9 @@ def flaky(endpoint: str, faults: Faults) -> Iterator[str]:
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            faults.heard(self.command, self.path)
+            if self.command == "PUT":
+                over.wait(faults.put_seconds)
             fault = faults.draw()
             if fault == "fail":
                 self.answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")

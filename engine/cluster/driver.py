@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 DEATHS_BEFORE_SEARCH = 2
+MOST_NODES_LOST = 8  # by one shard: more are hardly chance
 
 
 class ShardFailed(ClusterError):
@@ -33,6 +34,7 @@ class Driver:
         self._clean = clean
         self._on_receipt = on_receipt
         self._deaths: Counter[int] = Counter()
+        self._nodes_lost: Counter[int] = Counter()
         self._again: list[Shard] = []
         self._in_flight = 0
 
@@ -64,7 +66,7 @@ class Driver:
         elif outcome.requeued:
             self._again.append(outcome.shard)
         elif outcome.died:
-            self._again.append(self._after_death(outcome.shard))
+            self._again.append(self._after_leaving(outcome.shard) if outcome.node_left else self._after_death(outcome.shard))
         else:
             assert outcome.error is not None
             self._again.append(self._after_error(outcome.shard, outcome.error))
@@ -76,6 +78,15 @@ class Driver:
         if shard.attempt >= MAX_ATTEMPTS:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ShardFailed(f"shard {shard.index} failed {shard.attempt} times, the last one with: {reason}") from error
+        self._clean(shard.index)
+        return replace(shard, attempt=shard.attempt + 1)
+
+    def _after_leaving(self, shard: Shard) -> Shard:
+        """Again, without blame: nodes are taken away as an autoscaler or a market for them sees fit."""
+        self._nodes_lost[shard.index] += 1
+        log.warning("the node that ran shard %d has left", shard.index)
+        if self._nodes_lost[shard.index] > MOST_NODES_LOST:
+            raise ShardFailed(f"shard {shard.index} lost its node {self._nodes_lost[shard.index]} times")
         self._clean(shard.index)
         return replace(shard, attempt=shard.attempt + 1)
 

@@ -22,13 +22,15 @@ SECONDS_WITHOUT_WORKER = 600.0  # loading and compiling a codec takes minutes at
 class Outcome:
     """How one attempt at a shard ended. `died`: the worker's process was lost while it ran this shard.
 
-    `requeued`: the shard was only waiting behind the one that was lost, so the attempt does not count.
+    `node_left`: its node is no longer there either. `requeued`: the shard was only waiting behind the one that was lost, so the attempt
+    does not count.
     """
 
     shard: Shard
     receipt: ShardReceipt | None = None
     error: Exception | None = None
     died: bool = False
+    node_left: bool = False
     requeued: bool = False
 
 
@@ -93,9 +95,10 @@ class InProcessPool:
 
 @dataclass(slots=True)
 class _Seat:
-    """One actor and the shards handed to it, the running one first. `coming` is the answer to `ready` that a new actor still owes."""
+    """One actor, its node, and the shards handed to it, the running one first. `coming`: the answer to `ready` that it still owes."""
 
     actor: Any | None = None
+    node: str = ""
     coming: Any | None = None
     shards: deque[tuple[Any, Shard]] = field(default_factory=deque)
 
@@ -178,8 +181,10 @@ class RayPool:
     def _seat_worker(self, seat: _Seat) -> None:
         reference: Any = seat.coming
         seat.coming = None
+        actor: Any = seat.actor
         try:
             self._ray.get(reference)
+            seat.node = self._ray.get(actor.__ray_call__.remote(_node_of))
         except self._ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
         except self._ray.exceptions.RayError:
@@ -199,7 +204,10 @@ class RayPool:
             doomed: Any = seat.actor
             self._ray.kill(doomed)  # it may only have been out of reach, and must not write any more
             seat.actor, seat.shards = None, deque()
-            return [Outcome(shard, error=error, died=True), *waiting]
+            return [Outcome(shard, error=error, died=True, node_left=seat.node not in self._nodes()), *waiting]
+
+    def _nodes(self) -> set[str]:
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def _num_working(self) -> int:
         return sum(seat.actor is not None and seat.coming is None for seat in self._seats)
@@ -214,14 +222,17 @@ class RayPool:
             )
 
 
-def open_pool(cfg: EngineConfig, *, workers: int, address: str | None) -> Pool:
-    """Workers for a run: 0 = this process; else that many Ray actors that share the cluster's CPU cores and GPUs evenly."""
+def open_pool(cfg: EngineConfig, *, workers: int, address: str | None, share: tuple[float, float] | None = None) -> Pool:
+    """Workers for a run: 0 = this process; else that many Ray actors that share the cluster's CPU cores and GPUs evenly.
+
+    `share`: (CPUs, GPUs) of each instead. Workers that find no room then wait for nodes to come, and the run goes on without them.
+    """
     if workers == 0:
         return InProcessPool(build_flow(cfg))
     from engine.cluster.worker import ShardWorker, connect, node_resources
 
     connect(address)
-    cpus, gpus = share_of_nodes(node_resources(), workers)
+    cpus, gpus = share or share_of_nodes(node_resources(), workers)
     threads = cfg.decode.threads or max(int(cpus), 1)
     cfg = replace(cfg, decode=replace(cfg.decode, threads=threads))
     return RayPool(ShardWorker, cfg, workers=workers, cpus=cpus, gpus=gpus)
@@ -242,6 +253,12 @@ def share_of_nodes(nodes: Sequence[tuple[float, float]], workers: int) -> tuple[
             if sum(min(slots, int(cpus / cpu + 1e-9)) for cpus, slots in room) >= workers:
                 return (float(int(cpu)) if cpu >= 1 else cpu), gpu
     raise ClusterError(f"the cluster has no room for this many workers: {workers}")
+
+
+def _node_of(worker: object) -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _cause(error: Exception) -> Exception:

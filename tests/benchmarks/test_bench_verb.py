@@ -34,7 +34,7 @@ def run_quickly(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_unknown_benchmark_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb("bench", bench, ["decode", "speed"]) == 2
-    known = "decode, encode, memory, driver, refine, slots, backends, kernels, train, quality, directions, class-optimisation"
+    known = "decode, encode, memory, driver, scale, refine, slots, backends, kernels, train, quality, directions, class-optimisation"
     assert capsys.readouterr().err == f"latentray bench: benchmarks are {known}, systems, gan-train; there is no such one: speed\n"
 
 
