@@ -1,12 +1,8 @@
-"""A store that is slow holds the whole run up: films are opened no further ahead than batches are kept, and memory stays as it is."""
+"""A store that is slow holds the whole run up: films are opened no further ahead than batches are kept."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,21 +16,9 @@ from tests.s3_server import BUCKET, Faults, environment, flaky, s3_server
 
 pytestmark = [pytest.mark.xdist_group("s3"), pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
 SLOW = 0.1  # seconds of a put
 SHARD_ROWS, BATCH, THREADS = 10, 2, 1
 SETTINGS = {"workers": 0, "quiet": True, "shard_rows": SHARD_ROWS, "batch_size": BATCH, "threads": THREADS, "metrics": "mse"}
-
-# Prints the most memory that the process ever held, in MiB.
-CHILD = """
-import json, re, sys
-from pathlib import Path
-from engine.encode_dataset import encode_dataset
-
-summary = encode_dataset(*sys.argv[1:4], **json.loads(sys.argv[4]))
-assert summary.ok == summary.rows
-print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +51,3 @@ def test_films_are_opened_no_further_ahead_than_batches_are_kept(
     most = (1 + depth_for(THREADS, BATCH)) * BATCH  # the batch that waits, and those begun behind it
     assert max(ahead) <= most < SHARD_ROWS
     assert ahead[0] == most  # it had time enough for more
-
-
-def test_memory_is_that_of_a_quick_store(endpoint: str, small_films: Path, small_codec: Path) -> None:
-    settings = json.dumps({**SETTINGS, "film_size": 1024})  # all forty films held at once would be 160 MiB more
-
-    def start(store: str) -> subprocess.Popen[str]:
-        words = [sys.executable, "-c", CHILD, str(small_films), new_archive(), str(small_codec), settings]
-        return subprocess.Popen(words, cwd=ROOT, env={**os.environ, **environment(store)}, stdout=subprocess.PIPE, text=True)
-
-    with flaky(endpoint, Faults()) as quick, flaky(endpoint, Faults(put_seconds=SLOW)) as slow:
-        runs = [start(store) for store in (quick, slow)]
-        peaks = [float(run.communicate()[0]) for run in runs]
-    print(f"peak MiB, quick and slow store: {peaks}")
-    assert peaks[1] < peaks[0] + 40

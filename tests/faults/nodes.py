@@ -23,8 +23,9 @@ class TwoNodes:
 
         quick = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 4}
         head = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.node: Any = self._cluster.add_node(num_cpus=1)
+        with _as_a_run_is():
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
+            self.node: Any = self._cluster.add_node(num_cpus=1)
 
     @property
     def address(self) -> str:
@@ -53,10 +54,22 @@ class TwoNodes:
     def replace(self) -> None:
         """Takes what is left of the lost node away, and adds another."""
         self._cluster.remove_node(self.node, allow_graceful=False)
-        self.node = self._cluster.add_node(num_cpus=1)
+        with _as_a_run_is():
+            self.node = self._cluster.add_node(num_cpus=1)
 
     def close(self) -> None:
         self._cluster.shutdown()
+
+
+@contextmanager
+def _as_a_run_is() -> Iterator[None]:
+    """Without what Ray sets for children when it is started in this process, as other tests do: runs are started without it, too."""
+    mode = os.environ.pop("RAY_AUTH_MODE", None)
+    try:
+        yield
+    finally:
+        if mode is not None:
+            os.environ["RAY_AUTH_MODE"] = mode
 
 
 @contextmanager
