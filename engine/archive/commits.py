@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from itertools import chain
+from time import perf_counter
 from typing import Any
 
 import google_crc32c
@@ -23,6 +24,7 @@ UNREADABLE = (ValueError, RuntimeError, KeyError, TypeError, AttributeError)  # 
 _FIELDS = tuple(field.name for field in fields(ShardReceipt))
 _KINDS = dict.fromkeys(("shard", "first_row", "num_rows", "attempt"), int) | dict.fromkeys(("rows", "objects", "made_by", "seconds"), dict)
 _STRING, _CHECKSUM = struct.Struct("<II"), struct.Struct("<I")
+TRIED, SLOW_READ = 16, 0.5e-3  # records that are read to see how quick that is, and the seconds of one from which on it is slow
 READERS = 8  # threads, for file systems that answer slowly
 
 
@@ -61,9 +63,13 @@ class CommitLog:
     def raw(self) -> dict[int, bytes]:
         """The object of every record, by shard, in order."""
         shards = sorted(shard for shard in self.committed() if shard < self._root.num_shards)
-        with ThreadPoolExecutor(READERS) as pool:  # a stretch each: a task a record would cost more than reading it
-            stretches = pool.map(self._read_raw, (shards[at::READERS] for at in range(READERS)))
-            found = dict(chain.from_iterable(stretches))
+        begun = perf_counter()
+        found = dict(self._read_raw(shards[:TRIED]))
+        is_slow = perf_counter() - begun > TRIED * SLOW_READ
+        rest, readers = shards[TRIED:], READERS if is_slow else 1  # where reading is quick, threads only wait for one another
+        with ThreadPoolExecutor(readers) as pool:  # a stretch each: a task a record would cost more than reading it
+            stretches = pool.map(self._read_raw, (rest[at::readers] for at in range(readers)))
+            found.update(chain.from_iterable(stretches))
         return {shard: found[shard] for shard in shards}
 
     def read_each(self) -> dict[int, ShardReceipt | None]:
