@@ -87,73 +87,78 @@ class Faults:
 @contextmanager
 def flaky(endpoint: str, faults: Faults) -> Iterator[str]:
     """The endpoint of a proxy before `endpoint` that does to requests what `faults` draws."""
-    over = threading.Event()
-    target = endpoint.removeprefix("http://")
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            faults.heard(self.command, self.path)
-            if self.command == "PUT":
-                over.wait(faults.put_seconds)
-            fault = faults.draw()
-            if fault == "fail":
-                self.answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
-            elif fault == "stall":
-                over.wait()  # until the test ends: whoever asked has to give up by himself
-                self.close_connection = True
-            else:
-                status, headers, data = self.forward(body)
-                if fault == "repeat":
-                    self.forward(body)
-                if fault == "lose":
-                    self.close_connection = True
-                else:
-                    self.answer(status, headers, data)
-
-        def forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-            connection = http.client.HTTPConnection(target, timeout=60)
-            try:
-                connection.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
-                answer = connection.getresponse()
-                return answer.status, dict(answer.getheaders()), answer.read()
-            finally:
-                connection.close()
-
-        def answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
-            self.send_response_only(status)
-            for name, value in headers.items():
-                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
-                    self.send_header(name, value)
-            length = headers.get("Content-Length", headers.get("content-length"))
-            self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = handle_any
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, *args: Any) -> None:
-            pass  # whoever asked has gone: that is what the faults are for
-
-    server = Server(("127.0.0.1", 0), Handler)
+    server = _Proxy(endpoint, faults)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        over.set()
+        server.over.set()
         server.shutdown()
         server.server_close()
+
+
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, endpoint: str, faults: Faults) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.target, self.faults, self.over = endpoint.removeprefix("http://"), faults, threading.Event()
+
+    def handle_error(self, *args: Any) -> None:
+        pass  # whoever asked has gone: that is what the faults are for
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: _Proxy
+
+    protocol_version = "HTTP/1.1"
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.faults.heard(self.command, self.path)
+        if self.command == "PUT":
+            self.server.over.wait(self.server.faults.put_seconds)
+        fault = self.server.faults.draw()
+        if fault == "fail":
+            self.answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+        elif fault == "stall":
+            self.server.over.wait()  # until the test ends: whoever asked has to give up by himself
+            self.close_connection = True
+        else:
+            status, headers, data = self.forward(body)
+            if fault == "repeat":
+                self.forward(body)
+            if fault == "lose":
+                self.close_connection = True
+            else:
+                self.answer(status, headers, data)
+
+    def forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self.server.target, timeout=60)
+        try:
+            connection.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                self.send_header(name, value)
+        length = headers.get("Content-Length", headers.get("content-length"))
+        self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = handle_any
+
+    def log_message(self, *args: Any) -> None:
+        pass
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
