@@ -50,7 +50,7 @@ class CommitLog:
         data = self._root.store.read_or_none(self.key(shard))
         if data is None:
             return None
-        receipt = _receipt_or_none(data)
+        receipt = receipt_or_none(data)
         if receipt is None:
             raise self._damaged(shard)
         return receipt
@@ -74,12 +74,7 @@ class CommitLog:
 
     def read_each(self) -> dict[int, ShardReceipt | None]:
         """The receipt of every record, by shard, in order; None where the record is damaged."""
-        return {shard: _receipt_or_none(data) for shard, data in self.raw().items()}
-
-    def read_each_of(self, shards: Iterable[int]) -> dict[int, ShardReceipt | None]:
-        """The same of some shards; those without a record are left out."""
-        found = ((shard, self._root.store.read_or_none(self.key(shard))) for shard in shards)
-        return {shard: _receipt_or_none(data) for shard, data in found if data is not None}
+        return {shard: receipt_or_none(data) for shard, data in self.raw().items()}
 
     def read_all(self) -> list[ShardReceipt]:
         """Every receipt, in order of shards; raises ArchiveError naming the first record that is damaged."""
@@ -151,7 +146,8 @@ def parse_record(text: str) -> ShardReceipt:
     return ShardReceipt(**{name: record[name] for name in _FIELDS})
 
 
-def _receipt_or_none(data: bytes) -> ShardReceipt | None:
+def receipt_or_none(data: bytes) -> ShardReceipt | None:
+    """The receipt in a record's object, None where it is damaged."""
     try:
         return parse_record(text_of(data))
     except UNREADABLE:

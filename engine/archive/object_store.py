@@ -145,7 +145,7 @@ class ObjectStore:
 
         head = self._tried(lambda: present(lambda: obstore.head(self._around, name)), doing="read")
         mark = "" if head is None else f"{head['e_tag']}-{head['size']}-{head['last_modified']}"
-        folder = _scratch() / hashlib.sha256(f"{self.where} {mark}".encode()).hexdigest()[:16]
+        folder = Path(_scratch().name) / hashlib.sha256(f"{self.where} {mark}".encode()).hexdigest()[:16]
         copy = folder / name
         if head is not None and not copy.exists():
             folder.mkdir(exist_ok=True)
@@ -199,11 +199,6 @@ def _download(store: Any, key: str, to: Path) -> None:
 
 
 @cache
-def _scratch() -> Path:
+def _scratch() -> TemporaryDirectory[str]:
     """A folder of this process for copies of plans; it goes when the process ends."""
-    folder = TemporaryDirectory(prefix="latentray-")
-    _kept.append(folder)
-    return Path(folder.name)
-
-
-_kept: list[TemporaryDirectory[str]] = []
+    return TemporaryDirectory(prefix="latentray-")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.archive.cleaning import clean_uncommitted
-from engine.archive.commits import CommitLog
+from engine.archive.commits import CommitLog, describe_object, receipt_or_none
 from engine.archive.merged_plan import plan_kind
 from engine.archive.problem import Problem
 from engine.archive.root import COMMIT, ROOT_KEY, AnyPath, Root, canonical_json, examine, plan_beside, plan_name, sealed, sha256
@@ -114,21 +114,20 @@ def _from_elsewhere(root: Root, problems: Sequence[Problem], copy: Root | None, 
 
 def _whole_shard(root: Root, copy: Root, shard: int) -> dict[str, bytes]:
     """What has to be put here for a shard to be as the copy has it, the record last; nothing unless the copy's is whole."""
-    log = CommitLog(copy)
-    record = copy.store.read_or_none(log.key(shard))
-    receipt = log.read_each_of([shard]).get(shard)
+    key_of_record = CommitLog(copy).key(shard)
+    record = copy.store.read_or_none(key_of_record)
+    receipt = None if record is None else receipt_or_none(record)
     if record is None or receipt is None:
         return {}
     needed: dict[str, bytes] = {}
     for key, entry in receipt.objects.items():
-        here = root.store.read_or_none(key)
-        if (here is None) if entry is None else (here is not None and sha256(here) == entry["sha256"]):
+        if describe_object(root.store.read_or_none(key)) == entry:
             continue
         there = copy.store.read_or_none(key)
-        if entry is None or there is None or sha256(there) != entry["sha256"]:
+        if there is None or describe_object(there) != entry:
             return {}
         needed[key] = there
-    return {**needed, log.key(shard): record}
+    return {**needed, key_of_record: record}
 
 
 def _known(root: Root, key: str, digest: str | None, copy: Root | None) -> bytes | None:

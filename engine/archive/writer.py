@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.archive.chunks import Column, column_codecs
 from engine.archive.cleaning import clean_uncommitted, remove_temporaries
-from engine.archive.commits import CommitLog, committed_shards, content_digest, describe_object
+from engine.archive.commits import CommitLog, content_digest, describe_object
 from engine.archive.consistency import contradictions, count_rows
 from engine.archive.folder_store import FolderStore
 from engine.archive.root import ROOT_KEY, AnyPath, check_fingerprint, read_root, sealed
@@ -26,7 +26,6 @@ __all__ = [
     "ShardWriter",
     "check_fingerprint",
     "clean_uncommitted",
-    "committed_shards",
     "create_archive",
     "fill_archive",
     "finalise",
