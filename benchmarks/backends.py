@@ -69,10 +69,10 @@ def rows(options: Options) -> Iterator[Row]:
 def _rows(stage: str, found: dict[str, Any], settings: dict[str, Any]) -> Iterator[Row]:
     fastest = max(found["rates"], key=lambda name: paired_ratio(found["rates"][name], found["rates"][PLAIN]))
     for name in (PLAIN, *(" ".join(choice) for choice in CHOICES)):
-        if name not in found["skipped"] and name not in found["rates"]:
+        if name not in found["unavailable"] and name not in found["rates"]:
             continue  # a quick run leaves some out
-        if name in found["skipped"]:
-            yield Row(benchmark=NAME, step=f"{stage}: {name}", skipped=found["skipped"][name])
+        if name in found["unavailable"]:
+            yield Row(benchmark=NAME, step=f"{stage}: {name}", unavailable=found["unavailable"][name])
             continue
         gate = {"gate": found["gate"][name]} if name in found["gate"] else {}
         yield Row(
@@ -96,7 +96,7 @@ def measure(*, stage: str, batch: int, repeats: int, quick: bool, device: str | 
     subject = _SUBJECTS[stage](batch, quick, place)
     with torch.no_grad():
         expected = subject.plain(subject.batch)
-    found: dict[str, Any] = {name: {} for name in ("seconds", "gate", "parity", "skipped")} | {"difference": {PLAIN: 0.0}}
+    found: dict[str, Any] = {name: {} for name in ("seconds", "gate", "parity", "unavailable")} | {"difference": {PLAIN: 0.0}}
     runs: dict[str, Callable[[Tensor], Tensor]] = {PLAIN: subject.plain}
     for backend, precision in CHOICES if not quick else CHOICES[3:]:
         name, began = f"{backend} {precision}", perf_counter()
@@ -104,7 +104,7 @@ def measure(*, stage: str, batch: int, repeats: int, quick: bool, device: str | 
             run, parity = _built(stage, subject.codec, backend, precision, batch)
             difference = Difference.between(run(subject.batch).cpu(), expected.cpu()).relative
         except LatentrayError as error:
-            found["skipped"][name] = str(error)
+            found["unavailable"][name] = str(error)
             continue
         synchronise()
         runs[name] = run

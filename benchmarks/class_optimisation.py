@@ -52,7 +52,7 @@ def rows(options: Options) -> Iterator[Row]:
     """One row a way, with the label that the codec's starts show least."""
     directory = classifier_directory(options)
     if directory is None:
-        yield Row(benchmark=NAME, step=PUBLISHED, skipped="needs a trained classifier among the systems: latentray train densenet")
+        yield Row(benchmark=NAME, step=PUBLISHED, unavailable="needs a trained classifier among the systems: latentray train densenet")
         return
     codec = options.codec or DEMO
     settings: dict[str, Any] = {"codec": codec, "classifier": str(directory), "names": [PUBLISHED, *OURS], "quick": options.quick}
@@ -64,8 +64,8 @@ def rows(options: Options) -> Iterator[Row]:
         return
     for name in found["names"]:
         step = f"{found['about']['codec']}: {name}"
-        if name in found["skipped"]:
-            yield Row(benchmark=NAME, step=step, skipped=found["skipped"][name])
+        if name in found["unavailable"]:
+            yield Row(benchmark=NAME, step=step, unavailable=found["unavailable"][name])
             continue
         rates = found["rates"]
         yield Row(
@@ -91,14 +91,14 @@ def measure(*, codec: str, classifier: str, names: list[str], quick: bool) -> di
     count, slots, repeats = (4, 4, 1) if quick or is_heavy else (32, 16, 2)
     label, starts = hardest(*models, count)
     most, stride = 10 if quick else MOST_STEPS, (COARSE_STRIDE if is_heavy else STRIDE) * prior_of(models[0]).scale
-    found: dict[str, Any] = {part: {} for part in ("ready", "parity", "skipped", "quality")}
+    found: dict[str, Any] = {part: {} for part in ("ready", "parity", "unavailable", "quality")}
     runs: dict[str, Run] = {}
     for name in names:
         begun = perf_counter()
         try:
             runs[name], found["parity"][name] = _way(*models, label, name, stride=stride, slots=slots)
         except BackendError as error:
-            found["skipped"][name] = str(error)
+            found["unavailable"][name] = str(error)
             continue
         runs[name](starts[:1], 1)  # allocates, and compiles what the gate did not call
         found["ready"][name] = perf_counter() - begun

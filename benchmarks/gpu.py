@@ -121,7 +121,7 @@ def _time_to_quality(args: argparse.Namespace) -> Iterator[Row]:
     if args.tiny:
         settings |= {"steps": 12, "batch": 4, "repeats": 2}
     if not args.codec and not args.tiny:
-        yield Row(benchmark=NAME, step="time to the same loss", skipped="needs a trained codec: --codec DIR")
+        yield Row(benchmark=NAME, step="time to the same loss", unavailable="needs a trained codec: --codec DIR")
         return
     with tempfile.TemporaryDirectory(prefix="latentray-") as scratch:
         films = args.films or _own_films(args, Path(scratch) / "films.npy")

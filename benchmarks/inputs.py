@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.commands import run_latentray
 from engine.classify.classifier_spec import CLASSIFIER_JSON
@@ -25,12 +26,14 @@ QUICK_PHANTOMS, QUICK_PHANTOMS_TO_FIT = "phantom:8?seed=11&size=256", "phantom:2
 QUICK_FILMS = 8
 UNSEEN, QUICK_UNSEEN = "phantom:128?seed=4242", "phantom:8?seed=4242&size=256"  # no training of ours draws this series
 DEMO = "demo"
+Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """One run of the benchmarks: SOURCE of the films and codec directory, None for the defaults below; `quick` for a few films and repeats.
+    """One run of the benchmarks: SOURCE of the films and codec directory, None for the defaults below.
 
+    `quick`: few films and repeats, to see that everything runs; `nightly`: the sizes of `make bench`; neither: the whole measurement.
     `scratch` keeps what is made once (phantoms as files, a fitted codec) and what is thrown away after each benchmark. `systems`: where
     `make systems` leaves the codecs that `bench systems` finds by itself, and where their pictures go. `classifier`: the directory of the
     one that judges, None for one that lies beside the codecs.
@@ -40,8 +43,13 @@ class Options:
     codec: str | None = None
     classifier: str | None = None
     quick: bool = False
+    nightly: bool = False
     scratch: Path = Path("runs/bench")
     systems: Path = Path("runs/systems")
+
+    def pick(self, *, quick: Choice, nightly: Choice, whole: Choice) -> Choice:
+        """The one of three values that belongs to the size of this run."""
+        return quick if self.quick else nightly if self.nightly else whole
 
 
 def say(text: str) -> None:

@@ -74,7 +74,7 @@ def _op_rows(each: dict[str, Any]) -> Iterator[Row]:
     for other, bar in ((INDUCTOR, INDUCTOR_BAR if is_large else None), (EAGER, None)):
         step = f"{each['step']}, beside {other}"
         if other not in rates:
-            yield Row(benchmark=NAME, step=step, skipped=each["no_inductor"])
+            yield Row(benchmark=NAME, step=step, unavailable=each["no_inductor"])
             continue
         yield Row(
             benchmark=NAME,
@@ -199,7 +199,7 @@ def _bytes_rows(everything: bool) -> Iterator[Row]:
                 ratio_to="eager's bytes to these",
                 figures={"eager MB": moved / 1e6},
             )
-    yield Row(benchmark=NAME, step="speed", skipped="needs a CUDA device; what stands above was counted, and nothing was timed")
+    yield Row(benchmark=NAME, step="speed", unavailable="needs a CUDA device; what stands above was counted, and nothing was timed")
 
 
 def eager_bytes(run: Callable[[], object]) -> int:

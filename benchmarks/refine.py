@@ -69,7 +69,7 @@ def time_to_quality(options: Options) -> Iterator[Row]:
             say(f"refine: {settings['steps']} steps of the published loop on {counts}, then our engine")
             found = run_alone("benchmarks.to_quality:measure", codec=options.codec or "", channels=channels, films=str(films), **settings)
     except _NoCodec as error:
-        yield Row(benchmark=NAME, step=step, skipped=str(error))
+        yield Row(benchmark=NAME, step=step, unavailable=str(error))
         return
     except LatentrayError as error:
         yield Row(benchmark=NAME, step=step, failed=str(error))

@@ -17,8 +17,8 @@ def step_rows(
     """What `waterfall.measure` found, a row a technique."""
     for technique in settings["names"]:
         step = f"{prefix}{technique}"
-        if technique in found["skipped"]:
-            yield Row(benchmark=name, step=step, skipped=found["skipped"][technique])
+        if technique in found["unavailable"]:
+            yield Row(benchmark=name, step=step, unavailable=found["unavailable"][technique])
             continue
         peak = {"peak GB": found["peak_gb"][technique]} if technique in found["peak_gb"] else {}
         yield Row(
@@ -39,8 +39,8 @@ def quality_rows(found: dict[str, Any], settings: dict[str, Any], *, bar: Bar, n
     """What `to_quality.measure` found, a row a way to run the engine. The bar is on those that use everything."""
     published = to_quality.PUBLISHED
     for step in (published, *settings["names"]):
-        if step in found["skipped"]:
-            yield Row(benchmark=name, step=step, skipped=found["skipped"][step])
+        if step in found["unavailable"]:
+            yield Row(benchmark=name, step=step, unavailable=found["unavailable"][step])
             continue
         evaluations = {"steps": fmean(found["steps"][step])} if step in found["steps"] else {"steps": settings["steps"]}
         yield Row(

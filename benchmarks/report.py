@@ -30,7 +30,7 @@ class Row:
     """One step of one benchmark. `values` are its repeated measurements in `unit`; `ratio` compares it with the step `ratio_to`.
 
     `quality` and `figures` become columns beside the speed. A step that failed has no values, and `failed` says why; nor has one that
-    cannot be had on this machine, or was refused as it should be: `skipped` says why, and it is no failure of the run.
+    cannot be had on this machine, or was refused as it should be: `unavailable` says why, and it is no failure of the run.
     """
 
     benchmark: str
@@ -44,7 +44,7 @@ class Row:
     figures: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     failed: str = ""
-    skipped: str = ""
+    unavailable: str = ""
 
     @property
     def verdict(self) -> str:
@@ -120,7 +120,7 @@ def compare(before: Path, after: Path) -> str:
 
 
 def _why_not(row: Row) -> str:
-    return f"failed: {row.failed}" if row.failed else f"not here: {row.skipped}" if row.skipped else ""
+    return f"failed: {row.failed}" if row.failed else f"unavailable: {row.unavailable}" if row.unavailable else ""
 
 
 def _cells(row: Row, extra: Sequence[str]) -> list[str]:

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", metavar="DIR", help="the codec (systems: or a folder of codecs); left out: a PCA codec, fitted once")
     parser.add_argument("--classifier", metavar="DIR", help="the classifier that judges films; left out: one beside the codecs, if any")
     parser.add_argument("--quick", action="store_true", help="few films and repeats, to see that everything runs; figures mean little")
+    parser.add_argument("--nightly", action="store_true", help="the sizes of `make bench`: every benchmark on two cores in twenty minutes")
     parser.add_argument("--out", metavar="DIR", type=Path, default=RESULTS, help="where <machine>/<time>.jsonl goes")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A.jsonl", "B.jsonl"), help="two results side by side; measures nothing")
 
@@ -78,7 +79,7 @@ def _measure(args: argparse.Namespace) -> int:
 
     machine = describe_machine()
     print(machine_line(machine), flush=True)
-    options = Options(films=args.films, codec=args.codec, classifier=args.classifier, quick=args.quick)
+    options = Options(films=args.films, codec=args.codec, classifier=args.classifier, quick=args.quick, nightly=args.nightly)
     rows: list[Row] = []
     for name in args.names or BENCHMARKS:
         rows += _run_one(name, options)

@@ -110,7 +110,7 @@ def measure(
     published(0)  # all batches: what the targets are made of
     seconds = perf_counter() - began
     targets: dict[Hashable, float] = {at: loss * MARGIN for at, loss in enumerate(published.losses)}
-    found: dict[str, Any] = {"loss": {PUBLISHED: published.losses}, "steps": {}, "seconds": {}, "skipped": {}}
+    found: dict[str, Any] = {"loss": {PUBLISHED: published.losses}, "steps": {}, "seconds": {}, "unavailable": {}}
     runs: dict[str, Callable[[int], int]] = {PUBLISHED: published}
     results: dict[str, list[Film]] = {name: [] for name in names}
     built: dict[tuple[Any, ...], Refiner] = {}
@@ -122,7 +122,7 @@ def measure(
                 cfg = RefineConfig(steps=steps, coarse=engine.coarse)
                 built[key] = refiner_on(loaded, engine.backend, engine.precision, cfg, batch_size=batch)
         except (LatentrayError, torch.OutOfMemoryError) as error:
-            found["skipped"][name] = next(iter(str(error).splitlines()), "out of memory")
+            found["unavailable"][name] = next(iter(str(error).splitlines()), "out of memory")
             continue
         runs[name] = partial(_run, problem, built[key], engine, targets, results[name])
         found["seconds"][name] = perf_counter() - began

@@ -121,13 +121,13 @@ ON_CUDA = tuple(TECHNIQUES)
 
 def measure(*, channels: list[int], batch: int, repeats: int, names: list[str], device: str | None = None) -> dict[str, Any]:
     """By technique: image-steps a second, in turns of one step; the losses after `repeats` + 1 steps; the first gradient's largest relative
-    difference from float32 autograd; seconds until it was ready. What cannot be had here is in `skipped` with its reason."""
+    difference from float32 autograd; seconds until it was ready. What cannot be had here is in `unavailable` with its reason."""
     torch.manual_seed(0)
     codec = random_codec(tuple(channels)).to(find_device(device))
     problem = _problem(codec, batch, repeats + 1)
     expected = _expected(problem)
     ready: dict[str, Technique] = {}
-    found: dict[str, Any] = {name: {} for name in ("seconds", "difference", "peak_gb", "loss", "skipped")}
+    found: dict[str, Any] = {name: {} for name in ("seconds", "difference", "peak_gb", "loss", "unavailable")}
     for name in names:
         began = perf_counter()
         _forget_peak()
@@ -135,7 +135,7 @@ def measure(*, channels: list[int], batch: int, repeats: int, names: list[str], 
             technique = TECHNIQUES[name](problem)
             gradient = technique.gradient(problem.start)
         except (LatentrayError, torch.OutOfMemoryError) as error:
-            found["skipped"][name] = next(iter(str(error).splitlines()), "out of memory")
+            found["unavailable"][name] = next(iter(str(error).splitlines()), "out of memory")
             continue
         synchronise()
         ready[name] = technique

@@ -23,7 +23,7 @@ JOB = Row(
     quality={"PSNR dB": 26.3149},
     figures={"shards": 1000},
 )
-ELSEWHERE = Row(benchmark="encode", step="encode on a GPU", skipped="needs a CUDA device")
+ELSEWHERE = Row(benchmark="encode", step="encode on a GPU", unavailable="needs a CUDA device")
 BROKEN = Row(benchmark="encode", step="encode --workers 2", failed="no worker could start: out of memory")
 
 
@@ -37,9 +37,9 @@ def test_table_has_quality_beside_speed_and_keeps_what_failed() -> None:
 
 
 def test_what_cannot_be_had_here_stays_in_the_table_with_its_reason_and_is_no_failure() -> None:
-    assert table([CEILING, ELSEWHERE]).splitlines()[2] == "encode on a GPU  not here: needs a CUDA device"
+    assert table([CEILING, ELSEWHERE]).splitlines()[2] == "encode on a GPU  unavailable: needs a CUDA device"
     line = ELSEWHERE.to_json()
-    assert (line["failed"], line["skipped"]) == ("", "needs a CUDA device")
+    assert (line["failed"], line["unavailable"]) == ("", "needs a CUDA device")
     assert "verdict" not in line
     assert "median" not in line
 

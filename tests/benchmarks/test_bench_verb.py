@@ -119,7 +119,7 @@ def test_backends_run_and_those_of_a_gpu_are_no_failure(workplace: Path, capsys:
     for stage in ("encoder", "generator", "gradient"):
         found = {row["step"]: row for row in rows if str(row["step"]).startswith(stage)}
         assert found[f"{stage}: inductor bf16"]["quality"]["gate"] <= 0.2
-        assert found[f"{stage}: tensorrt bf16"]["skipped"] or found[f"{stage}: tensorrt bf16"]["values"]
+        assert found[f"{stage}: tensorrt bf16"]["unavailable"] or found[f"{stage}: tensorrt bf16"]["values"]
 
 
 def test_kernels_without_a_device_state_bytes_and_no_speed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +127,7 @@ def test_kernels_without_a_device_state_bytes_and_no_speed(workplace: Path, caps
     assert code == 0
     if torch.cuda.is_available():
         return
-    assert "needs a CUDA device" in str(rows[-1]["skipped"])
+    assert "needs a CUDA device" in str(rows[-1]["unavailable"])
     assert {row["unit"] for row in rows[:-1]} == {"MB a call"}
     assert all(row["ratio"] > 1 for row in rows[:-1])
 
