@@ -1,25 +1,31 @@
-"""What makes refinement quick, fitted to films of a codec's own generator and put into its directory: coarse heads and a metric."""
+"""What is measured of a codec and put into its directory: coarse heads and a metric, which make refinement quick; the step of its codes."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.config import check_at_least
+from engine.code_step import record_step
+from engine.config import DecodeConfig, check_at_least
+from engine.decode.choose import build_decoder
 from engine.encode.backends import find_device
-from engine.encode.codec import METRIC, Codec, codec_files, load_codec_files, save_codec
+from engine.encode.codec import METRIC, Codec, codec_files, load_codec, load_codec_files, save_codec
 from engine.encode.codec_spec import CodecSpec, WeightsFile
 from engine.encode.cost import codec_cost
 from engine.encode.precision import whole_float32
 from engine.encode.weights import read_tensors
-from engine.errors import CodecError
+from engine.errors import CodecError, SourceError
 from engine.networks.coarse import Head, fit_heads, heads_to_tensors
 from engine.networks.latent_metric import fit_metric
+from engine.source.opening import read_bytes
+from engine.source.plan import make_plan
 
 FILMS = 64  # give a thousand pixels a channel from 16x16 on
 METRIC_CODES, METRIC_SIDE = 256, 16
@@ -67,6 +73,29 @@ def calibrate_codec(directory: str | Path, *, films: int = FILMS, seed: int = 0)
         explained={resolution: heads[resolution].explained for resolution in sorted(heads)},
         gflop=dict(sorted(codec_cost(codec).gradient.items())),
     )
+
+
+def calibrate_step(directory: str | Path, source: str, *, films: int) -> float:
+    """Finds on the first `films` films of `source` that can be read how coarsely a codec's codes may be rounded, and records it.
+
+    Returns the step, 0.0 where codes stay as they are. Raises what `record_step` raises, and SourceError where no film can be read.
+    """
+    check_at_least("films", films, 1)
+    recipe, limits = load_codec(directory).recipe, DecodeConfig()
+    decoder = build_decoder(recipe, limits, read=partial(read_bytes, max_bytes=limits.max_bytes), batch_size=_BATCH, film_size=None)
+    found: list[Tensor] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="latentray-") as folder:
+            plan = make_plan(source, Path(folder) / "plan.parquet", shard_rows=_BATCH)
+            for shard in plan.shards():
+                found += [film for batch in decoder.batches(shard.refs) for film in batch.pixels]
+                if len(found) >= films:
+                    break
+    finally:
+        decoder.close()
+    if not found:
+        raise SourceError(f"none of the films can be read: {source}")
+    return record_step(directory, torch.stack(found[:films]))
 
 
 def fit_codec_heads(codec: Codec, *, films: int = FILMS, seed: int = 0) -> dict[int, Head]:

@@ -129,6 +129,7 @@ class EngineConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
     maps: MapsConfig | None = None  # None: codes alone
     seed: int = 0
+    code_step: float = 0.0  # codes are stored as multiples of it; 0: as they are
     films: int = 0  # about how many one worker will code, where it is known: whether compiling pays
 
     def __post_init__(self) -> None:
@@ -138,6 +139,8 @@ class EngineConfig:
         check_choice("metrics", self.metrics, ("none", "mse", "full"))
         if not 16 <= self.film_size <= 16384:
             raise ConfigError(f"film-size must be 16 to 16384: {self.film_size}")
+        if not 0 <= self.code_step < float("inf"):
+            raise ConfigError(f"code-step must be 0, or a positive number: {self.code_step}")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

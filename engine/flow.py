@@ -17,6 +17,7 @@ from engine import metrics
 from engine.archive.root import fingerprint_parts
 from engine.archive.schema import RowArray
 from engine.archive.writer import ShardWriter
+from engine.code_step import round_to_step
 from engine.coded import CodedBatch, Guarded
 from engine.config import EngineConfig
 from engine.decode.ahead import DecodeAhead
@@ -233,7 +234,8 @@ class Flow:
 
     def _as_stored(self, latents: Tensor, rows: RowTable) -> np.ndarray[Any, Any]:
         with np.errstate(over="ignore"):  # beyond half precision becomes inf, and then a `nonfinite` row
-            return latents.detach().float().cpu().numpy().astype(rows.columns["latent"].dtype)
+            exact = round_to_step(latents.detach().float(), self._cfg.code_step)
+            return exact.cpu().numpy().astype(rows.columns["latent"].dtype)
 
     def _quality(self, batch: CodedBatch, stored: np.ndarray[Any, Any], parts: Parts | None, rows: RowTable) -> dict[str, Tensor]:
         if self._cfg.metrics == "none" or batch.films is None:

@@ -49,6 +49,7 @@ class JobConfig:
     limit: int | None = None
     loss: str | None = None  # None: the codec's own
     dtype: StorageDtype = "f2"
+    code_step: float | None = None  # None: the codec's own where codes are stored as f2, else 0
     embed_codec: bool | None = None  # None: when it is small
     overwrite: bool = False
     resume: bool = False
@@ -138,7 +139,7 @@ def decide(job: JobConfig, scratch: Path) -> tuple[JobConfig, Codec, Plan, bool]
     whether an archive that is there is continued. Raises what `open_job` raises."""
     archive, store = job.engine.archive, open_store(job.engine.archive)
     codec = load_codec(job.engine.codec)
-    job = with_loss(job, codec)
+    job = with_codec_defaults(job, codec)
     check_request(job, codec)
     is_there = store.exists()
     if job.resume and not is_there:
@@ -186,10 +187,11 @@ def check_request(job: JobConfig, codec: Codec) -> None:
         _perceptual_weights(refine)
 
 
-def with_loss(job: JobConfig, codec: Codec) -> JobConfig:
-    """The job with its refinement loss: the one asked for, else the codec's."""
+def with_codec_defaults(job: JobConfig, codec: Codec) -> JobConfig:
+    """The job with its refinement loss and the step of its stored codes: those asked for, else the codec's."""
     loss = parse_loss(job.loss or codec.loss)
-    return replace(job, engine=replace(job.engine, refine=replace(job.engine.refine, loss=loss)))
+    step = job.code_step if job.code_step is not None else codec.spec.code.step if job.dtype == "f2" else 0.0
+    return replace(job, engine=replace(job.engine, code_step=step, refine=replace(job.engine.refine, loss=loss)))
 
 
 def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
@@ -198,7 +200,8 @@ def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
     return {
         "codec": {"name": codec.name, "digest": codec.digest},
         "recipe": codec.recipe.to_json(),
-        "latent": {"dims": list(codec.code_dims), "shape": list(codec.code_shape), "dtype": job.dtype, "gauge": codec.gauge},
+        "latent": {"dims": list(codec.code_dims), "shape": list(codec.code_shape), "dtype": job.dtype, "gauge": codec.gauge}
+        | ({"step": cfg.code_step} if cfg.code_step else {}),
         "refine": _refine_parts(cfg.refine) if cfg.refine.steps else {"steps": 0},
         "metrics": cfg.metrics,
         "film_size": None if cfg.metrics == "none" else cfg.film_size,

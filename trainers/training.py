@@ -11,8 +11,11 @@ from typing import Any, cast
 import torch
 
 import engine
+from engine.code_step import FILMS as FILMS_FOR_STEP
+from engine.code_step import record_step
 from engine.config import DecodeConfig, check_at_least, check_choice, parse_loss
 from engine.encode.codec import Codec, load_codec
+from engine.encode.codec_spec import CODEC_JSON
 from engine.encode.precision import cpu_has_bf16
 from engine.errors import ConfigError
 from engine.source.place import is_uri
@@ -160,9 +163,18 @@ def _train(request: Request, ranks: Ranks) -> dict[str, Any] | None:
     told = tell(request, task, feed, outcome, loop_cfg)
     if ranks.is_first:
         task.export(out, told)
+        if (out / CODEC_JSON).is_file():
+            told["code_step"] = _record_step(out, feed)
         note(out, told)
     ranks.wait()
     return told if ranks.is_first else None
+
+
+def _record_step(out: Path, feed: FilmFeed | None) -> float:
+    """How coarsely the new codec's codes may be rounded, on held-out films; 0 where there are none."""
+    if feed is None:
+        return 0.0
+    return record_step(out, feed.held_out(load_codec(out).recipe.resolution, limit=FILMS_FOR_STEP))
 
 
 def given_codec(request: Request) -> Codec | None:

@@ -48,12 +48,16 @@ class NetworkSpec(WeightsFile):
 
 @dataclass(frozen=True, kw_only=True)
 class CodeSpec:
-    """The code of one film: named dimensions, shape, gauge, and the mean code ("zero", a file with the tensor `mean`, or not known)."""
+    """The code of one film: named dimensions, shape, gauge, and the mean code ("zero", a file with the tensor `mean`, or not known).
+
+    `step`: codes may be rounded to its multiples for a loss of less than 0.05 dB (`engine/code_step.py`); 0 where that is not known.
+    """
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     gauge: Gauge
     mean: Literal["zero"] | WeightsFile | None = None
+    step: float = 0.0
 
     def __post_init__(self) -> None:
         if self.dims not in _DIMS:
@@ -64,6 +68,8 @@ class CodeSpec:
             raise CodecError(f"code.gauge must be one of {', '.join(GAUGES)}: {shortened(self.gauge)}")
         if self.gauge == "sphere" and (self.dims != _DIMS[0] or self.mean == "zero"):
             raise CodecError("code.gauge sphere needs dims layer, channel and a mean other than zero, which has no direction")
+        if self.step and not (2.0**-24 <= self.step <= 2.0**15 and math.frexp(self.step)[0] == 0.5):
+            raise CodecError(f"code.step must be 0 or a power of two from 2^-24 to 2^15: {shortened(self.step)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +104,8 @@ class CodecSpec:
 
     def to_bytes(self) -> bytes:
         """The bytes of `codec.json`: the same for equal specs."""
-        return to_json_bytes(asdict(self) | {"recipe": self.recipe.to_json()}, format_name=FORMAT, version=FORMAT_VERSION)
+        code = {name: value for name, value in asdict(self.code).items() if name != "step" or value}  # codecs from before have none
+        return to_json_bytes(asdict(self) | {"code": code, "recipe": self.recipe.to_json()}, format_name=FORMAT, version=FORMAT_VERSION)
 
 
 def read_spec(raw: bytes) -> CodecSpec:
@@ -126,11 +133,12 @@ def read_spec(raw: bytes) -> CodecSpec:
 
 
 def _read_code(data: dict[str, Any]) -> CodeSpec:
-    refuse_unknown(data, {"dims", "shape", "gauge", "mean"}, "code")
+    refuse_unknown(data, {"dims", "shape", "gauge", "mean", "step"}, "code")
     mean = data.get("mean")
     return CodeSpec(
         dims=typed(tuple[str, ...], data.get("dims"), "code.dims"),
         shape=typed(tuple[int, ...], data.get("shape"), "code.shape"),
         gauge=typed(str, data.get("gauge"), "code.gauge"),
+        step=typed(float, data.get("step", 0.0), "code.step"),
         mean=mean if mean is None or mean == "zero" else read_settings(WeightsFile, mean, "code.mean"),
     )

@@ -10,7 +10,7 @@ HELP = "films into normal film, residue and saliency maps, beside their codes in
 
 SETTINGS = (
     *("batch_size", "shard_rows", "workers", "address", "backend", "precision", "decoder", "threads", "max_pixels", "metrics", "film_size"),
-    *("dtype", "id_from", "limit", "resume", "overwrite", "embed_codec", "quiet", "worker_cpus", "worker_gpus"),
+    *("dtype", "code_step", "id_from", "limit", "resume", "overwrite", "embed_codec", "quiet", "worker_cpus", "worker_gpus"),
 )
 
 

@@ -20,7 +20,20 @@ WEIGHTS_HELP = (
 SETTINGS = (
     *("refine_steps", "refine_lr", "refine_optimiser", "coarse", "target_mse", "patience", "loss", "lpips_net", "lpips_size"),
     *("batch_size", "shard_rows", "workers", "worker_cpus", "worker_gpus", "backend", "precision"),
-    *("decoder", "threads", "max_pixels", "metrics", "film_size", "dtype", "id_from", "limit", "resume", "overwrite", "address"),
+    *(
+        "decoder",
+        "threads",
+        "max_pixels",
+        "metrics",
+        "film_size",
+        "dtype",
+        "code_step",
+        "id_from",
+        "limit",
+        "resume",
+        "overwrite",
+        "address",
+    ),
     *("embed_codec", "seed", "quiet"),
 )
 
@@ -79,6 +92,9 @@ def add_archive(group: Any) -> None:
     group.add_argument("--hash-ids", metavar="KEYFILE", help="store a keyed hash of each id instead of the id")
     group.add_argument("--limit", type=int, metavar="N", help="only the first N films of the plan")
     group.add_argument("--dtype", choices=("f2", "f4"), default="f2", help="stored type of the codes")
+    group.add_argument(
+        "--code-step", type=float, metavar="STEP", help="store multiples of this; 0: codes as they are; left out: the codec's own, with f2"
+    )
     group.add_argument("--embed-codec", action=argparse.BooleanOptionalAction, help="store the codec inside; left out: when under 64 MiB")
     group.add_argument("--max-failed-fraction", type=float, default=0.05, metavar="F", help="exit 1 when more films than this failed")
     group.add_argument("--resume", action="store_true", help="continue an archive; refuse to start one")

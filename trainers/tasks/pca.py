@@ -14,6 +14,7 @@ import torch
 
 import engine
 from engine import metrics
+from engine.code_step import record_step
 from engine.encode.codec import Codec, load_codec, save_codec
 from engine.encode.codec_directory import check_destination
 from engine.encode.codec_spec import CodecSpec, CodeSpec, NetworkSpec
@@ -69,6 +70,7 @@ def fit_pca(source: str, out: str | Path, cfg: PcaConfig | None = None) -> PcaRe
         films = Films(source, Path(folder), recipe, limit=cfg.images or None, batch_size=cfg.batch_size, decode=cfg.decode)
         fit = _fit(films, sample, cfg)
     save_codec(out, _spec(fit, films, recipe, cfg, source), weights={_WEIGHTS: _tensors(fit, cfg)})
+    record_step(out, sample.films())
     report = _report(load_codec(out), out, fit, films, sample, seconds=perf_counter() - start)
     _write_metrics(out / "metrics.jsonl", report)
     return report
