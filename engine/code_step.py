@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +29,12 @@ _AT_ONCE = 2**22  # pixels
 def round_to_step(codes: Tensor, step: float) -> Tensor:
     """Codes rounded to multiples of `step`, half to even; as they are where it is 0."""
     return torch.round(codes / step) * step if step else codes
+
+
+def as_stored(codes: Tensor, dtype: np.dtype[Any], step: float) -> np.ndarray[Any, Any]:
+    """Codes [N, *shape] as an archive of this type and step holds them; what the type cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(round_to_step(codes.detach().float(), step).cpu().numpy().astype(dtype))
 
 
 def find_step(codec: Codec, films: Tensor) -> float:

@@ -18,6 +18,7 @@ from engine import metrics
 from engine.archive.commits import read_receipts
 from engine.archive.reader import open_archive, read_codec_files, read_values
 from engine.archive.root import fingerprint_parts
+from engine.code_step import as_stored
 from engine.config import DecodeConfig
 from engine.decode.choose import build_decoder
 from engine.encode.codec import Codec, load_codec, load_codec_files
@@ -40,6 +41,7 @@ class Replay:
         self.codec = _codec_of(archive, codec, self.parts["codec"]["digest"])
         self.film_size = int(self.parts["film_size"] or 1024)  # None where nothing was measured
         self.dtype = np.dtype(self.parts["latent"]["dtype"])
+        self.step = float(self.parts["latent"].get("step", 0))
         self.status = read_values(self.dataset, "status")
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.codec.to(self.device)
@@ -87,8 +89,8 @@ class Replay:
             return metrics.to_unit(metrics.resize_film(pixels, size or pixels.shape[-1])).cpu()
 
     def as_stored(self, latents: Tensor) -> Tensor:
-        """Codes as the archive would hold them: rounded to its type, [N, *shape] float32."""
-        return torch.from_numpy(latents.detach().float().cpu().numpy().astype(self.dtype).astype(np.float32))
+        """Codes as the archive would hold them: rounded to its step and type, [N, *shape] float32."""
+        return torch.from_numpy(as_stored(latents, self.dtype, self.step).astype(np.float32))
 
     def batches(self, rows: Sequence[int], *, batch_size: int = 16, size: int | None = None) -> Iterator[tuple[list[int], Tensor]]:
         """Rows and their films, a few at a time."""
