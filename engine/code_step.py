@@ -20,7 +20,8 @@ from engine.encode.precision import whole_float32
 from engine.errors import CodecError
 
 MOST_LOSS_DB = 0.05
-REFINED_DB = 3.0  # what refinement may add to the encoder's PSNR: measured 1.9 dB on phantoms and 2.8 on real films
+MARGIN_DB = 3.0  # films may come out as much better than those that were measured, and then have less to hide rounding behind
+REFINED_PART = 1 / 4  # of the step, for refined codes: they lie where films change more with their code (README.md of engine/encode)
 FILMS = 16  # films that a step is measured on: the mean loss of as many is within a hundredth of a dB
 FINEST = 2.0**-8  # of the codes' root mean square; half precision itself keeps 2^-11 of each number
 _AT_ONCE = 2**22  # pixels
@@ -37,11 +38,16 @@ def as_stored(codes: Tensor, dtype: np.dtype[Any], step: float) -> np.ndarray[An
         return np.asarray(round_to_step(codes.detach().float(), step).cpu().numpy().astype(dtype))
 
 
-def find_step(codec: Codec, films: Tensor) -> float:
+def default_step(codec: Codec, *, refined: bool) -> float:
+    """The step of the codes that a run stores unless asked otherwise; 0.0 for a codec that records none."""
+    return codec.spec.code.step * (REFINED_PART if refined else 1.0)
+
+
+def find_step(codec: Codec, films: Tensor, *, margin_db: float = MARGIN_DB) -> float:
     """The coarsest power of two to whose multiples codes can be rounded for less than MOST_LOSS_DB, on films [N, 1, R, R] in [-1, 1].
 
-    Errors add up: of a code, what its film differs from the film; of rounding, what the films of the code and of the rounded code differ
-    by. The former is the encoder's, less REFINED_DB, so that refined codes, which have less to hide behind, may be rounded as well.
+    Errors add up: of a code, what its film differs from the film, less `margin_db`; of rounding, what the films of the code and of the
+    rounded code differ by.
     0.0 where no step down to FINEST of the codes' root mean square will do, where there are no films, and without an encoder.
     """
     if not codec.has_encoder or not len(films):
@@ -52,7 +58,7 @@ def find_step(codec: Codec, films: Tensor) -> float:
         size = float(codes.square().mean().sqrt())
         if not 0 < size < math.inf:
             return 0.0
-        error = metrics.mse(made, metrics.to_unit(films[:FILMS])) * 10 ** (-REFINED_DB / 10)
+        error = metrics.mse(made, metrics.to_unit(films[:FILMS])) * 10 ** (-margin_db / 10)
         step = 2.0 ** math.floor(math.log2(size) + 1)
         while step >= FINEST * size:
             by_rounding = metrics.mse(made, _films_of(codec, round_to_step(codes, step)))
@@ -62,7 +68,7 @@ def find_step(codec: Codec, films: Tensor) -> float:
     return 0.0
 
 
-def record_step(directory: str | Path, films: Tensor) -> float:
+def record_step(directory: str | Path, films: Tensor, *, margin_db: float = MARGIN_DB) -> float:
     """Finds the step of the codec in a directory and writes it into its `codec.json`; returns it.
 
     Its digest changes: an archive that was begun with the former codec is not continued. Raises CodecError for the shipped codec.
@@ -71,7 +77,7 @@ def record_step(directory: str | Path, films: Tensor) -> float:
         raise CodecError("the shipped codec stays as it is; take a copy of its directory: demo")
     files = codec_files(directory)
     codec = load_codec_files(files, origin=f"codec {directory}")
-    step = find_step(codec, films)
+    step = find_step(codec, films, margin_db=margin_db)
     spec = replace(codec.spec, code=replace(codec.spec.code, step=step))
     if spec != codec.spec:
         write_codec_files(Path(directory), {**files, CODEC_JSON: spec.to_bytes()})

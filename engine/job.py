@@ -19,6 +19,7 @@ from engine.archive.root import check_fingerprint, fingerprint_parts, plan_besid
 from engine.archive.schema import ArchiveSpec
 from engine.archive.store import is_url, open_store
 from engine.archive.writer import create_archive
+from engine.code_step import default_step
 from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
 from engine.decompose import check_decomposes, check_lung_ids, describe_maps, map_arrays
 from engine.encode.codec import Codec, codec_files, load_codec
@@ -190,7 +191,9 @@ def check_request(job: JobConfig, codec: Codec) -> None:
 def with_codec_defaults(job: JobConfig, codec: Codec) -> JobConfig:
     """The job with its refinement loss and the step of its stored codes: those asked for, else the codec's."""
     loss = parse_loss(job.loss or codec.loss)
-    step = job.code_step if job.code_step is not None else codec.spec.code.step if job.dtype == "f2" else 0.0
+    step = job.code_step if job.code_step is not None else 0.0
+    if job.code_step is None and job.dtype == "f2":
+        step = default_step(codec, refined=job.engine.refine.steps > 0)
     return replace(job, engine=replace(job.engine, code_step=step, refine=replace(job.engine.refine, loss=loss)))
 
 

@@ -81,7 +81,9 @@ def test_a_step_that_is_none_is_refused(small_codec: Path, step: float) -> None:
 
 def run_encode(codec: Path, archive: Path, *words: str) -> np.ndarray:
     source = f"phantom:6?seed=9&size={SIDE}"
-    assert run_verb("encode", encode, [source, "--archive", str(archive), "--codec", str(codec), "--film-size", "32", "--quiet", *words]) == 0
+    assert (
+        run_verb("encode", encode, [source, "--archive", str(archive), "--codec", str(codec), "--film-size", "32", "--quiet", *words]) == 0
+    )
     return open_archive(archive)["latent"].to_numpy()
 
 
@@ -97,6 +99,15 @@ def test_an_archive_holds_multiples_of_the_step_and_says_so(small_codec: Path, t
     assert "step" not in fingerprint_parts(tmp_path / "plain.zarr")["latent"]
     measured = [float(open_archive(tmp_path / name)["mse"].mean()) for name in ("plain.zarr", "rounded.zarr")]
     assert measured[0] < measured[1]  # quality is that of the code as it is stored
+
+
+def test_refined_codes_are_stored_more_finely(small_codec: Path, tmp_path: Path) -> None:
+    step = load_codec(small_codec).spec.code.step
+    assert step > 0  # the trainer measured it
+    run_encode(small_codec, tmp_path / "encoder.zarr")
+    run_encode(small_codec, tmp_path / "refined.zarr", "--refine-steps", "2")
+    assert fingerprint_parts(tmp_path / "encoder.zarr")["latent"]["step"] == step
+    assert fingerprint_parts(tmp_path / "refined.zarr")["latent"]["step"] == step / 4
 
 
 def test_calibrate_finds_the_step_on_films(small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,10 @@ def add_archive(group: Any) -> None:
     group.add_argument("--limit", type=int, metavar="N", help="only the first N films of the plan")
     group.add_argument("--dtype", choices=("f2", "f4"), default="f2", help="stored type of the codes")
     group.add_argument(
-        "--code-step", type=float, metavar="STEP", help="store multiples of this; 0: codes as they are; left out: the codec's own, with f2"
+        "--code-step",
+        type=float,
+        metavar="STEP",
+        help="store multiples of this; 0: codes as they are; left out: the codec's own, with f2; a quarter of it if refined",
     )
     group.add_argument("--embed-codec", action=argparse.BooleanOptionalAction, help="store the codec inside; left out: when under 64 MiB")
     group.add_argument("--max-failed-fraction", type=float, default=0.05, metavar="F", help="exit 1 when more films than this failed")

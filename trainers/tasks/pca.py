@@ -70,7 +70,7 @@ def fit_pca(source: str, out: str | Path, cfg: PcaConfig | None = None) -> PcaRe
         films = Films(source, Path(folder), recipe, limit=cfg.images or None, batch_size=cfg.batch_size, decode=cfg.decode)
         fit = _fit(films, sample, cfg)
     save_codec(out, _spec(fit, films, recipe, cfg, source), weights={_WEIGHTS: _tensors(fit, cfg)})
-    record_step(out, sample.films())
+    record_step(out, sample.films(), margin_db=0)  # on films of the fit, which come out better than others do
     report = _report(load_codec(out), out, fit, films, sample, seconds=perf_counter() - start)
     _write_metrics(out / "metrics.jsonl", report)
     return report
