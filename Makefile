@@ -52,8 +52,9 @@ format: setup
 audit: setup
 	$(PY) .ci/audit.py
 
+# Every benchmark at its small size: under twenty minutes on two cores. `latentray bench NAME` measures one at its full size.
 bench: setup
-	$(VENV)/bin/latentray bench
+	$(VENV)/bin/latentray bench all --nightly
 
 # Kills, full disks, failing stores and flipped bytes by the hundred; prints a counted table and adds it to runs/faults.jsonl.
 faults: setup

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.commands import StepFailed, run_alone
 from benchmarks.inputs import Options, say
+from benchmarks.plots import bars
 from benchmarks.random_codec import SEGAL, random_codec, random_codes
 from benchmarks.report import Bar, Row
 from benchmarks.timing import paired_ratio, synchronise, take_turns
@@ -33,6 +34,7 @@ TIMED = (
     "Off: largest relative difference of a row from the plain script; gate: the largest figure of its checks."
 )
 NAME = "backends"
+plot = bars
 PLAIN = "plain script, eager fp32"
 CHOICES = (
     *(("eager", "fp32"), ("eager", "bf16"), ("inductor", "fp32"), ("inductor", "bf16")),
@@ -40,8 +42,25 @@ CHOICES = (
 )
 STAGES = ("encoder", "generator", "gradient")
 ENCODER_BAR = Bar(bound=2.5, sense="at least")
-QUICK_CHANNELS = [32, 32, 16, 8]
-QUICK_ENCODER = {"depths": (1, 1), "widths": (16, 32)}
+BAR = f"encoder, the fastest {ENCODER_BAR}"
+SEEDS, WARM_UP = {"weights": 0, "codes": 3, "targets": 4}, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large the networks are, and on which backends they run."""
+
+    side: int  # of the encoder's films
+    encoder: dict[str, Any]
+    channels: tuple[int, ...]
+    choices: tuple[tuple[str, str], ...]
+
+
+SIZES = {
+    "quick": Size(side=64, encoder={"depths": (1, 1), "widths": (16, 32)}, channels=(32, 32, 16, 8), choices=CHOICES[3:]),
+    "nightly": Size(side=256, encoder={}, channels=SEGAL[:5], choices=(CHOICES[1], *CHOICES[3:])),
+    "whole": Size(side=1024, encoder={}, channels=SEGAL, choices=CHOICES),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +74,13 @@ class Subject:
 
 def rows(options: Options) -> Iterator[Row]:
     """Each network in a process of its own, in which all its backends take turns."""
-    settings = {"batch": 2, "repeats": 2, "quick": True} if options.quick else {"batch": 4, "repeats": 3, "quick": False}
+    settings: dict[str, Any] = options.pick(
+        quick={"batch": 2, "repeats": 2, "size": "quick"},
+        nightly={"batch": 4, "repeats": 3, "size": "nightly"},
+        whole={"batch": 4, "repeats": 3, "size": "whole"},
+    )
     for stage in STAGES:
-        say(f"backends: {stage}, {len(CHOICES)} backends are built and take {settings['repeats']} turns")
+        say(f"backends: {stage}, {len(SIZES[settings['size']].choices)} backends are built and take {settings['repeats']} turns")
         try:
             found = run_alone("benchmarks.backends:measure", stage=stage, **settings)
         except StepFailed as error:
@@ -70,7 +93,7 @@ def _rows(stage: str, found: dict[str, Any], settings: dict[str, Any]) -> Iterat
     fastest = max(found["rates"], key=lambda name: paired_ratio(found["rates"][name], found["rates"][PLAIN]))
     for name in (PLAIN, *(" ".join(choice) for choice in CHOICES)):
         if name not in found["unavailable"] and name not in found["rates"]:
-            continue  # a quick run leaves some out
+            continue  # smaller runs leave some out
         if name in found["unavailable"]:
             yield Row(benchmark=NAME, step=f"{stage}: {name}", unavailable=found["unavailable"][name])
             continue
@@ -89,16 +112,16 @@ def _rows(stage: str, found: dict[str, Any], settings: dict[str, Any]) -> Iterat
         )
 
 
-def measure(*, stage: str, batch: int, repeats: int, quick: bool, device: str | None = None) -> dict[str, Any]:
+def measure(*, stage: str, batch: int, repeats: int, size: str, device: str | None = None) -> dict[str, Any]:
     """Films a second by backend, the difference from the plain script's results, and the gate's figures; refusals with their reason."""
     torch.manual_seed(0)
     place = find_device(device)
-    subject = _SUBJECTS[stage](batch, quick, place)
+    subject = _SUBJECTS[stage](batch, SIZES[size], place)
     with torch.no_grad():
         expected = subject.plain(subject.batch)
     found: dict[str, Any] = {name: {} for name in ("seconds", "gate", "parity", "unavailable")} | {"difference": {PLAIN: 0.0}}
     runs: dict[str, Callable[[Tensor], Tensor]] = {PLAIN: subject.plain}
-    for backend, precision in CHOICES if not quick else CHOICES[3:]:
+    for backend, precision in SIZES[size].choices:
         name, began = f"{backend} {precision}", perf_counter()
         try:
             run, parity = _built(stage, subject.codec, backend, precision, batch)
@@ -133,13 +156,12 @@ def _built(stage: str, codec: Codec, backend: Any, precision: Any, batch: int) -
     return lambda codes: level.gradient(codes, features)[2], refiner.parity
 
 
-def _encoder(batch: int, quick: bool, device: torch.device) -> Subject:
-    """ConvNeXt-Small on 1024x1024: the script repeats the gray film for weights of three planes, the codec has their sum."""
-    size: dict[str, Any] = QUICK_ENCODER if quick else {}
-    plain = ConvNextEncoder(ConvNextSettings(**size, in_channels=3)).eval().requires_grad_(False)
-    summed = ConvNextEncoder(ConvNextSettings(**size))
+def _encoder(batch: int, size: Size, device: torch.device) -> Subject:
+    """ConvNeXt-Small, at 1024x1024 when whole: the script repeats the gray film for weights of three planes, the codec has their sum."""
+    plain = ConvNextEncoder(ConvNextSettings(**size.encoder, in_channels=3)).eval().requires_grad_(False)
+    summed = ConvNextEncoder(ConvNextSettings(**size.encoder))
     summed.load_state_dict(sum_input_planes(plain.state_dict()))
-    codec = random_codec((8,), encoder=summed, resolution=64 if quick else 1024).to(device)
+    codec = random_codec((8,), encoder=summed, resolution=size.side).to(device)
     network = plain.to(device)
 
     def run(pixels: Tensor) -> Tensor:
@@ -148,14 +170,14 @@ def _encoder(batch: int, quick: bool, device: torch.device) -> Subject:
     return Subject(codec=codec, batch=probe_pixels(codec, batch), plain=run)
 
 
-def _generator(batch: int, quick: bool, device: torch.device) -> Subject:
-    codec = random_codec(tuple(QUICK_CHANNELS) if quick else SEGAL).to(device)
+def _generator(batch: int, size: Size, device: torch.device) -> Subject:
+    codec = random_codec(size.channels).to(device)
     network = _contiguous(codec.generator)
     return Subject(codec=codec, batch=random_codes(codec, batch, seed=3), plain=network)
 
 
-def _gradient(batch: int, quick: bool, device: torch.device) -> Subject:
-    codec = random_codec(tuple(QUICK_CHANNELS) if quick else SEGAL).to(device)
+def _gradient(batch: int, size: Size, device: torch.device) -> Subject:
+    codec = random_codec(size.channels).to(device)
     network, objective = _contiguous(codec.generator), Objective((("mse", 1.0),)).to(device)
     features = objective.features(_targets(codec, batch))
 
@@ -168,7 +190,7 @@ def _gradient(batch: int, quick: bool, device: torch.device) -> Subject:
     return Subject(codec=codec, batch=random_codes(codec, batch, seed=3), plain=run)
 
 
-_SUBJECTS: dict[str, Callable[[int, bool, torch.device], Subject]] = {"encoder": _encoder, "generator": _generator, "gradient": _gradient}
+_SUBJECTS: dict[str, Callable[[int, Size, torch.device], Subject]] = {"encoder": _encoder, "generator": _generator, "gradient": _gradient}
 
 
 def _contiguous(network: nn.Module) -> nn.Module:

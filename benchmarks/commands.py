@@ -57,7 +57,7 @@ def watch(child: subprocess.Popen[bytes]) -> dict[int, int]:
     """Waits for a process to end; returns the most bytes that it and each of its descendants held, by process id."""
     peaks: dict[int, int] = defaultdict(int)
     while child.poll() is None:
-        for pid in _family(child.pid):
+        for pid in family(child.pid):
             peaks[pid] = max(peaks[pid], _high_water(pid))
         sleep(SECONDS_BETWEEN_LOOKS)
     return {pid: peak for pid, peak in peaks.items() if peak}
@@ -77,7 +77,7 @@ def run_alone(function: str, **arguments: Any) -> Any:
         return json.loads(result.read_text())
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and all its descendants."""
     children: dict[int, list[int]] = defaultdict(list)
     for entry in PROC.glob("[0-9]*/stat") if PROC.exists() else ():

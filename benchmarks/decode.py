@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.commands import StepFailed, run_alone
 from benchmarks.inputs import Options, film_files, line_up, say
 from benchmarks.machine import cores
+from benchmarks.plots import bars
 from benchmarks.report import Row
 from benchmarks.timing import paired_ratio, take_turns
 from engine.config import DecodeConfig
@@ -27,6 +28,9 @@ from engine.source.plan import make_plan
 QUESTION = "How many films a second does each decoder turn into pixels, and how far are its pixels from the reference's?"
 TIMED = "Timed: from opening the first file to the last batch of float pixels. Not timed: building a decoder, and a first turn of each."
 NAME = "decode"
+plot = bars
+SEEDS: dict[str, int] = {}  # films are files, and nothing is drawn
+WARM_UP = 1
 REFERENCE = "cpu"
 DECODERS = ("cpu", "dali")
 SIZES = (256, 1024)
@@ -35,7 +39,7 @@ BATCH_SIZE = 16
 
 def rows(options: Options) -> Iterator[Row]:
     """Every decoder at every size, each size in a process of its own."""
-    repeats = 2 if options.quick else 20
+    repeats = options.pick(quick=2, nightly=4, whole=20)
     files = film_files(options)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         films = line_up(files, Path(scratch) / "films", count=len(files))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.commands import StepFailed, run_alone
+from benchmarks.idle_worker import IdleWorker
 from benchmarks.inputs import Options
 from benchmarks.report import Bar, Row, measured
 from benchmarks.timing import take_turns
-from engine.records import ImageRef, Shard, ShardReceipt
+from engine.records import ShardReceipt
 
 if TYPE_CHECKING:
     from engine.cluster.pools import Pool
@@ -22,41 +23,16 @@ TIMED = (
     "Timed: from reading the plan's first row to the last receipt. Not timed: planning, the start of Ray and its actors, and a first run."
 )
 NAME = "driver"
-MOST_MS = 5.0
+DRIVER_BAR = Bar(bound=5.0, sense="at most")
+BAR = f"{DRIVER_BAR} ms a shard"
+WARM_UP = 1
 SHARD_ROWS = 16
 WORKERS = 2
 
 
-class IdleWorker:
-    """A worker, and a flow, that finds every film ok without looking at it. Its process imports this module, which is light for that."""
-
-    def __init__(self, cfg: object) -> None:
-        self._cfg = cfg
-
-    def ready(self) -> bool:
-        """At once."""
-        return True
-
-    def run(self, shard: Shard) -> ShardReceipt:
-        """What a worker does for a shard, as far as the driver can see."""
-        n = len(shard.refs)
-        return ShardReceipt(shard.index, shard.refs[0].row, n, shard.digest, shard.attempt, {"ok": n}, {}, [], {}, {})
-
-    def encode(self, shard: Shard, *, following: Shard | None = None) -> ShardReceipt:
-        """What a flow does for a shard; what follows is not decoded here."""
-        return self.run(shard)
-
-    def rehearse(self, refs: Sequence[ImageRef]) -> dict[str, float]:
-        """Never fails."""
-        return {}
-
-    def close(self) -> None:
-        """Has nothing to stop."""
-
-
 def rows(options: Options) -> Iterator[Row]:
     """The overhead in this process, and over Ray."""
-    shards, repeats = (50, 2) if options.quick else (1000, 20)
+    shards, repeats = options.pick(quick=(50, 2), nightly=(1000, 8), whole=(1000, 20))
     for workers, step in ((0, "in process"), (WORKERS, f"{WORKERS} Ray workers")):
         yield measured(NAME, step, _row, step, workers, shards, repeats)
 
@@ -68,7 +44,7 @@ def _row(step: str, workers: int, shards: int, repeats: int) -> Row:
         step=step,
         unit="ms/shard",
         values=tuple(found["ms"]),
-        bar=Bar(bound=MOST_MS, sense="at most"),
+        bar=DRIVER_BAR,
         quality={"receipts": found["receipts"]},
         figures={"shards": shards},
         settings={"workers": workers, "rows": shards * SHARD_ROWS},

@@ -49,6 +49,11 @@ DRAWS = Draws()  # the paper's: starts cut at 0.7, 3 to 6 films a patient
 REAL, EMBEDDED, GENERATED, BY_AIM = "Real", "Embedded", "Class generated", "Class generated, by aim"
 
 
+def needs(options: Options) -> str:
+    """The time."""
+    return "not in the nightly run, an hour: latentray bench gan-train" if options.nightly else ""
+
+
 def rows(options: Options) -> Iterator[Row]:
     """A row a set that was trained with, one a label that films were made for, then the table: a row a label and classifier."""
     try:
@@ -86,7 +91,7 @@ class _Bench:
             except SourceError as error:  # a set in which a label is never seen teaches nothing of it; the others are compared
                 yield Row(benchmark=NAME, step=step, failed=str(error))
             else:
-                yield Row(benchmark=NAME, step=step, unit="films", values=(each.films,), figures=shares)
+                yield Row(benchmark=NAME, step=step, unit="films", values=(each.films,), value_of="whole", figures=shares)
         yield from _made(made)
         say(f"{NAME}: {len(classifiers)} classifiers on {self._test}")
         found = compare_classifiers(self._test, classifiers)
@@ -158,6 +163,7 @@ def _table(found: Comparison, settings: dict[str, Any]) -> Iterator[Row]:
             step=f"{cell.label}: {cell.classifier}",
             unit="AUC",
             values=(cell.auc.value,),
+            value_of="whole",
             figures=figures,
             settings=settings,
         )
@@ -171,4 +177,4 @@ def _made(made: MadeSet) -> Iterator[Row]:
         shows = ~seen[of_aim].any(axis=1) if aim == CLEAR else seen[of_aim, made.labels.index(aim)]
         figures = {**{name: float(value) for name, value in counts.items()}, "films that show it": float(shows.mean()) if of_aim else 0.0}
         share = counts["reached"] / counts["patients"] if counts["patients"] else 0.0
-        yield Row(benchmark=NAME, step=f"made for: {aim}", unit="share of patients", values=(share,), figures=figures)
+        yield Row(benchmark=NAME, step=f"made for: {aim}", unit="share of patients", values=(share,), value_of="whole", figures=figures)

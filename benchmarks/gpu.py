@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,22 +23,28 @@ import torch
 from benchmarks import kernel_ops, to_quality, waterfall
 from benchmarks.commands import StepFailed, run_alone
 from benchmarks.floor import image_steps_a_second, layers
-from benchmarks.machine import describe_machine, machine_folder, machine_line
+from benchmarks.machine import describe_machine, machine_line
+from benchmarks.plots import bars
 from benchmarks.random_codec import SEGAL, random_codec, random_codes
 from benchmarks.refine_rows import quality_rows, step_rows
-from benchmarks.report import Bar, Row, table, write_results
+from benchmarks.report import Bar, Row, checks, completed, table
+from benchmarks.results_file import RESULTS, Head, add_rows, begin_results, seconds_table
 from benchmarks.timing import spread
 from engine.encode.codec import load_codec
 
 NAME = "gpu"
-TIMED = {
-    "kernels": kernel_ops.TIMED,
-    "steps": "Timed: steps of one batch, all techniques in turns. Not timed: tracing, compiling, the parity gate (ready s).",
-    "time to quality": "Timed: whole refinements, until each film is at the loss at which the published loop left it. Not timed: as above.",
-}
-RESULTS = Path(__file__).resolve().parent / "results"
+plot = bars
+QUESTION = (
+    "On a GPU: how much faster are our steps than those of the published loop, how near the floor, and how much sooner are films done?"
+)
+TIMED = (
+    "Timed: steps of one batch, all techniques in turns; then whole refinements, until each film is at the loss at which the published\n"
+    "loop left it. Not timed, and in a column: tracing, compiling, the parity gate (ready s)."
+)
 BATCH, REPEATS = 32, 20
 STEPS_BAR, FLOOR_BAR, TIME_BAR = (Bar(bound=bound, sense="at least") for bound in (5.0, 0.5, 25.0))
+BAR = f"steps {STEPS_BAR}, of the floor {FLOOR_BAR}, time {TIME_BAR}"
+SEEDS, WARM_UP = {"weights": 0, "starts": 3, "targets": 4, "films": 9}, 1
 TINY_CHANNELS = [32, 32, 16, 8]
 PUBLISHED_STEPS, FILMS = 100, 64
 
@@ -45,25 +52,19 @@ PUBLISHED_STEPS, FILMS = 100, 64
 def main(argv: Sequence[str]) -> int:
     """Prints the machine and a table a part, writes the results, and returns 1 where a row failed."""
     args = _parser().parse_args(argv)
-    began = perf_counter()
     machine = describe_machine()
     print(machine_line(machine), flush=True)
-    rows: list[Row] = []
-    parts: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
-        "kernels": _kernels,
-        "steps": _steps,
-        "time to quality": _time_to_quality,
-    }
-    for name, part in parts.items():
-        found = list(part(args))
-        rows += found
-        failed = sum(bool(row.failed) for row in found)
-        checks = f"{failed} of {len(found)} steps failed" if failed else "passed"
-        seconds = perf_counter() - began
-        print(f"\n{name} ({seconds:.0f} s since the start)\n{TIMED[name]}\nchecks: {checks}\n{table(found)}", flush=True)
-    path = write_results(args.out / machine_folder(machine), machine, rows, quick=args.tiny)
-    print(f"\nresults: {path}")
-    return int(any(row.failed for row in rows))
+    settings = {"films": args.films and Path(args.films).name, "codec": args.codec and Path(args.codec).name}
+    films = sha256(Path(args.films).read_bytes()).hexdigest() if args.films else ""
+    head = Head.begin(machine, "quick" if args.tiny else "whole", settings=settings, films=films)
+    results = begin_results(args.out, head)
+    for name, module, part in PARTS:
+        began = perf_counter()
+        found = completed(list(part(args)), module)
+        results = add_rows(results, name, found, perf_counter() - began)
+        print(f"\n{name}\n{module.TIMED}\nchecks: {checks(found)}\n{table(found)}", flush=True)
+    print(f"\n{seconds_table(results)}\n\nresults: {results.path}")
+    return int(any(row.failed for row in results.rows))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +105,7 @@ def _steps(args: argparse.Namespace) -> Iterator[Row]:
         step=f"floor, beside {best.step}",
         unit="image-steps/s",
         values=(floor,),
+        value_of="whole",
         ratio=spread(best.values).median / floor,
         ratio_to="floor (ours to it)",
         bar=FLOOR_BAR,
@@ -141,6 +143,13 @@ def _own_films(args: argparse.Namespace, path: Path) -> Path:
         films = [codec.generate(part)[:, 0] for part in torch.split(random_codes(codec, 8 if args.tiny else FILMS, seed=9), 8)]
     np.save(path, torch.cat(films).numpy())
     return path
+
+
+PARTS: tuple[tuple[str, Any, Callable[[argparse.Namespace], Iterator[Row]]], ...] = (
+    ("kernels", kernel_ops, _kernels),
+    (f"{NAME}: steps", sys.modules[__name__], _steps),
+    (f"{NAME}: time to quality", sys.modules[__name__], _time_to_quality),
+)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,8 +19,8 @@ from engine.config import DecodeConfig
 from engine.encode.codec_spec import CODEC_JSON
 from engine.errors import ConfigError
 from engine.source.opening import read_bytes
-from engine.source.place import local_path
-from engine.source.plan import make_plan
+from engine.source.place import is_uri, local_path
+from engine.source.plan import Plan, make_plan
 
 FILMS_VARIABLE = "LATENTRAY_FILMS"  # a folder of real films with manifest.csv and train.csv
 PHANTOMS, PHANTOMS_TO_FIT = "phantom:64?seed=11", "phantom:320?seed=12&size=256"
@@ -51,6 +53,18 @@ class Options:
         """The one of three values that belongs to the size of this run."""
         return quick if self.quick else nightly if self.nightly else whole
 
+    @property
+    def size(self) -> str:
+        """Which of the three it is."""
+        return self.pick(quick="quick", nightly="nightly", whole="whole")
+
+    def settings(self) -> dict[str, str | None]:
+        """What was asked for, as results tell it: names instead of paths, None for what was left out."""
+        films = self.films if self.films is None or is_uri(self.films) else Path(self.films).name
+        return {"films": films} | {
+            name: path and Path(path).name for name, path in (("codec", self.codec), ("classifier", self.classifier))
+        }
+
 
 def say(text: str) -> None:
     """Tells a person at the terminal what is being done."""
@@ -63,12 +77,31 @@ def film_files(options: Options) -> list[Path]:
     Without a source: the 1024x1024 ChestX-ray14 films of the folder that LATENTRAY_FILMS names, else phantoms. Films that are no local
     files (phantoms, objects of a store) are written to the scratch folder once, so that neither drawing nor a network is timed.
     """
-    options.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        source = options.films or _real_films(Path(folder)) or (QUICK_PHANTOMS if options.quick else PHANTOMS)
-        plan = make_plan(source, Path(folder) / "plan.parquet", shard_rows=1024, limit=QUICK_FILMS if options.quick else None)
+    with _listed(options) as plan:
         kept = options.scratch / f"films-{plan.digest[:12]}"
         return [_as_file(ref.uri, kept / ref.sample_id) for shard in plan.shards() for ref in shard.refs]
+
+
+def spaced(files: Sequence[Path], count: int) -> list[Path]:
+    """`count` of them at equal distances, or all: neighbours are often of one patient."""
+    return [files[at * len(files) // count] for at in range(count)] if len(files) >= count else list(files)
+
+
+def films_digest(options: Options) -> str:
+    """sha256, hex, of the films in the order of their source: of the bytes of each file, of the words for what is none (phantoms).
+
+    Nothing is drawn for it. "" where the source is an archive of codes.
+    """
+    if options.films and options.films.rstrip("/").endswith(".zarr"):
+        return ""
+    found = hashlib.sha256()
+    with _listed(options) as plan:
+        for uri in (ref.uri for shard in plan.shards() for ref in shard.refs):
+            path = local_path(uri)
+            is_file = path is not None and Path(path).is_file()
+            content = Path(path or "").read_bytes() if is_file else uri.encode()
+            found.update(hashlib.sha256(content).digest())
+    return found.hexdigest()
 
 
 def line_up(files: Sequence[Path], folder: Path, *, count: int) -> Path:
@@ -82,8 +115,11 @@ def line_up(files: Sequence[Path], folder: Path, *, count: int) -> Path:
     return manifest
 
 
-def codec_directory(options: Options) -> str:
-    """The codec asked for, else a PCA codec with the trainer's own settings, fitted once on films other than the measured ones."""
+def codec_directory(options: Options, *, components: int | None = None) -> str:
+    """The codec asked for, else a PCA codec with the trainer's own settings, fitted once on films other than the measured ones.
+
+    `components`: of the PCA codec, as many as its films allow; None: the trainer's own number.
+    """
     if options.codec:
         return options.codec
     films = _folder()
@@ -93,6 +129,8 @@ def codec_directory(options: Options) -> str:
         name, source, settings = "pca-films", str(films / "train.csv"), []
     else:
         name, source, settings = "pca-phantoms", PHANTOMS_TO_FIT, []
+    if components is not None:
+        name, settings = f"{name}-{components}", [*settings, "--components", str(components)]
     codec = options.scratch / name
     if not (codec / "codec.json").exists():
         say(f"fitting a PCA codec on {source.rpartition('/')[2]}")
@@ -130,6 +168,15 @@ def classifier_directory(options: Options) -> Path | None:
         return Path(options.classifier)
     beside = _folders_with(CLASSIFIER_JSON, Path(options.codec)) if options.codec else []
     return next(iter([*beside, *_folders_with(CLASSIFIER_JSON, options.systems)]), None)
+
+
+@contextmanager
+def _listed(options: Options) -> Iterator[Plan]:
+    """The plan of the films, which lies in the scratch folder while it is read."""
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        source = options.films or _real_films(Path(folder)) or (QUICK_PHANTOMS if options.quick else PHANTOMS)
+        yield make_plan(source, Path(folder) / "plan.parquet", shard_rows=1024, limit=QUICK_FILMS if options.quick else None)
 
 
 def _folders_with(name: str, folder: Path) -> list[Path]:

@@ -27,6 +27,8 @@ TIMED = (
 NAME = "kernels"
 COPY, KERNEL, INDUCTOR, EAGER = "copy", "kernel", "Inductor", "eager"
 COPY_BAR, INDUCTOR_BAR = Bar(bound=0.8, sense="at least"), Bar(bound=1.0, sense="at least")
+BAR = f"of the copy {COPY_BAR}; of Inductor {INDUCTOR_BAR}"
+SEEDS, WARM_UP = {"inputs": 0}, 1
 LEAST_BYTES = 64 * 10**6
 BYTES_A_TURN = 2 * 10**9
 COPIED = 2**29
@@ -37,7 +39,7 @@ Outputs = tuple[Tensor, ...]
 
 def rows(options: Options) -> Iterator[Row]:
     """On CUDA all cases of all ops; elsewhere what needs no device."""
-    yield from op_rows(everything=not options.quick, repeats=3 if options.quick else 20)
+    yield from op_rows(everything=options.size == "whole", repeats=options.pick(quick=3, nightly=20, whole=20))
 
 
 def op_rows(*, everything: bool, repeats: int) -> Iterator[Row]:
@@ -195,6 +197,7 @@ def _bytes_rows(everything: bool) -> Iterator[Row]:
                 step=f"{work.op} {work.case} {name}",
                 unit="MB a call",
                 values=(cost.bytes / 1e6,),
+                value_of="whole",
                 ratio=moved / cost.bytes,
                 ratio_to="eager's bytes to these",
                 figures={"eager MB": moved / 1e6},

@@ -43,9 +43,14 @@ def machine_line(machine: dict[str, Any]) -> str:
     """One line for a person: `AMD EPYC | 2 cores | 23 GB | no GPU | torch 2.14.1 | ... | commit 1a2b3c4 | load 0.10`."""
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     versions = [f"{name} {number}" for name, number in machine["versions"].items()]
-    noisy = " (busy: figures are noisy)" if machine["load"] > BUSY_LOAD * machine["cores"] else ""
+    noisy = " (busy: figures are noisy)" if was_busy(machine) else ""
     parts = [machine["cpu"], f"{machine['cores']} cores", f"{machine['memory_gb']} GB", gpus, *versions, f"commit {machine['commit']}"]
     return " | ".join([*parts, f"load {machine['load']:.2f}{noisy}"])
+
+
+def was_busy(machine: dict[str, Any]) -> bool:
+    """Whether so much else was running that figures are noisy."""
+    return bool(machine["load"] > BUSY_LOAD * machine["cores"])
 
 
 def _slug(text: str) -> str:

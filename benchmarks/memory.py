@@ -18,11 +18,14 @@ QUESTION = (
 TIMED = "Weighed: VmHWM of each process from start to exit of the command; pages that processes share count in each."
 NAME = "memory"
 MOST_RATIO = 1.10
+MEMORY_BAR = Bar(bound=MOST_RATIO, sense="at most")
+BAR = f"ratio {MEMORY_BAR}, of ten times as many films to few"
+WARM_UP = 0
 
 
 def rows(options: Options) -> Iterator[Row]:
     """Few films, then ten times as many, in process and with Ray workers."""
-    few, many, repeats = (8, 24, 1) if options.quick else (200, 2000, 3)
+    few, many, repeats = options.pick(quick=(8, 24, 1), nightly=(100, 1000, 1), whole=(200, 2000, 3))
     files, codec = film_files(options), codec_directory(options)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         folder = Path(scratch)
@@ -66,4 +69,4 @@ def _against(small: Row, large: Row) -> Row:
     if small.failed or large.failed:
         return large
     ratio = median(large.values) / median(small.values)
-    return replace(large, ratio=ratio, ratio_to=small.step, bar=Bar(bound=MOST_RATIO, sense="at most"))
+    return replace(large, ratio=ratio, ratio_to=small.step, bar=MEMORY_BAR)

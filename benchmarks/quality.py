@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.commands import StepFailed, run_latentray
-from benchmarks.inputs import Options, codec_directory, film_files, line_up, say
+from benchmarks.inputs import Options, codec_directory, film_files, line_up, say, spaced
 from benchmarks.report import Bar, Row
 from engine.archive.reader import open_archive
 from engine.encode.codec import load_codec
@@ -21,16 +21,19 @@ TIMED = (
     "raised. films/s: the whole command with start, compiling and full metrics. A thumbnail is 8-bit gray, of as many bytes as the code."
 )
 NAME = "quality"
-STEPS, QUICK_STEPS = 100, 4
+STEPS, NIGHTLY_STEPS, QUICK_STEPS = 100, 20, 4
+NIGHTLY_FILMS = 24
 SMALL_FILM = 1024  # bytes: 32x32
 IMPROVED_BAR = Bar(bound=0.95, sense="at least")
 WORSE_BAR = Bar(bound=0, sense="at most")
+BAR = f"films that refinement improves {IMPROVED_BAR}, films that it makes worse {WORSE_BAR}"
 
 
 def rows(options: Options) -> Iterator[Row]:
     """A row a method, all on the same films, the codec's from one archive."""
     files, codec = film_files(options), codec_directory(options)
-    steps = QUICK_STEPS if options.quick else STEPS
+    files = options.pick(quick=files, nightly=spaced(files, NIGHTLY_FILMS), whole=files)
+    steps = options.pick(quick=QUICK_STEPS, nightly=NIGHTLY_STEPS, whole=STEPS)
     say(f"quality: {len(files)} films, {steps} steps each")
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         manifest, archive = line_up(files, Path(folder) / "films", count=len(files)), Path(folder) / "films.zarr"
@@ -58,10 +61,12 @@ def _refined(films: list[FilmQuality], archive: Path, step: str, settings: dict[
     figures = {"films/s": len(films) / settings["seconds"]}
     yield _row(films, step, settings, ratio=float((after < before).mean()), ratio_to="films improved", bar=IMPROVED_BAR, figures=figures)
     worse = float((after > before).mean())
-    yield Row(benchmark=NAME, step="films made worse by these", unit="share", values=(worse,), settings=settings, bar=WORSE_BAR)
+    yield Row(
+        benchmark=NAME, step="films made worse by these", unit="share", values=(worse,), value_of="whole", settings=settings, bar=WORSE_BAR
+    )
 
 
 def _row(films: list[FilmQuality], step: str, settings: dict[str, Any], **more: Any) -> Row:
     psnr = tuple(film.psnr for film in films)
     means = {"mean PSNR dB": fmean(psnr), "SSIM": fmean(film.ssim for film in films), "MS-SSIM": fmean(film.ms_ssim for film in films)}
-    return Row(benchmark=NAME, step=step, unit="dB", values=psnr, quality=means, settings=settings, **more)
+    return Row(benchmark=NAME, step=step, unit="dB", values=psnr, value_of="film", quality=means, settings=settings, **more)

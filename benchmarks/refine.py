@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks import to_quality, waterfall
 from benchmarks.commands import StepFailed, run_alone
-from benchmarks.inputs import FILMS_VARIABLE, Options, film_files, line_up, say
+from benchmarks.inputs import FILMS_VARIABLE, Options, film_files, line_up, say, spaced
+from benchmarks.plots import bars
 from benchmarks.random_codec import SEGAL
 from benchmarks.refine_rows import quality_rows, step_rows
 from benchmarks.report import Bar, Row
@@ -27,11 +28,15 @@ TIMED = (
     "Not timed, and in a column: tracing, compiling, the parity gate (ready s). Loss: mean over films, in float32."
 )
 NAME = "refine"
+plot = bars
 STEPS_BAR, TIME_BAR = Bar(bound=4.0, sense="at least"), Bar(bound=15.0, sense="at least")
+BAR = f"steps {STEPS_BAR}, time {TIME_BAR}; on a GPU 5 and 25 (benchmarks.gpu)"
+SEEDS, WARM_UP = {"weights": 0, "starts": 3, "films": 4, "phantoms": 13}, 1
 BATCH = 4
 PHANTOMS, REAL_FILMS, ONLY_PHANTOMS = 16, 8, 24
 PUBLISHED_STEPS = 60
 QUICK_CHANNELS = [32, 32, 16, 8]
+NIGHTLY_LEVELS = 5  # 64x64
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -43,8 +48,8 @@ def rows(options: Options) -> Iterator[Row]:
 def steps(options: Options) -> Iterator[Row]:
     """Image-steps a second with Segal's generator."""
     settings: dict[str, Any] = {"channels": list(SEGAL), "batch": BATCH, "repeats": 12, "names": list(waterfall.ON_CPU), "device": "cpu"}
-    if options.quick:
-        settings |= {"channels": QUICK_CHANNELS, "batch": 2, "repeats": 2}
+    smaller = {"channels": list(SEGAL[:NIGHTLY_LEVELS]), "repeats": 4}
+    settings |= options.pick(quick={"channels": QUICK_CHANNELS, "batch": 2, "repeats": 2}, nightly=smaller, whole={})
     side = 4 * 2 ** (len(settings["channels"]) - 1)
     say(f"refine: {settings['repeats']} steps of {settings['batch']} films of {side}x{side}, technique by technique")
     try:
@@ -94,7 +99,7 @@ def _trained(options: Options) -> PixelRecipe:
 def _film_pixels(options: Options, recipe: PixelRecipe, scratch: Path) -> tuple[Path, dict[str, int]]:
     """A file of pixels [n, R, R]: phantoms, and real films where there are some; and how many of each."""
     real = [] if options.quick or not (options.films or os.environ.get(FILMS_VARIABLE)) else film_files(options)
-    real = _spaced(real, REAL_FILMS)
+    real = spaced(real, REAL_FILMS)
     count = 4 if options.quick else PHANTOMS if real else ONLY_PHANTOMS
     phantoms = film_files(replace(options, films=f"phantom:{count}?seed=13&size={max(recipe.resolution, 256)}", quick=False))
     pixels = _decode([*phantoms, *real], recipe, scratch)
@@ -121,8 +126,3 @@ def _decode(files: Sequence[Path], recipe: PixelRecipe, scratch: Path) -> np.nda
     if failures:
         raise StepFailed(f"a film was not decoded: {failures[0].reason}")
     return np.concatenate([batch.pixels.numpy()[:, 0] for batch in batches])
-
-
-def _spaced(files: Sequence[Path], count: int) -> list[Path]:
-    """`count` of them at equal distances: neighbours are often of one patient."""
-    return [files[at * len(files) // count] for at in range(count)] if len(files) >= count else list(files)

@@ -1,45 +1,60 @@
-"""What grows with a run and what must not: a plan of ten million rows, 20,000 shards past one driver, and `status` on them."""
+"""What grows with a run and what must not: large plans, 20,000 shards past one driver, `status` on them; and what a run costs."""
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter, process_time
 from typing import Any
 
-from benchmarks.commands import StepFailed, run_alone, run_latentray
+from benchmarks.commands import PROC, StepFailed, family, run_alone, run_latentray
 from benchmarks.driver import SHARD_ROWS, open_idle
+from benchmarks.idle_worker import IdleWorker
 from benchmarks.inputs import Options, say
 from benchmarks.report import Bar, Row, measured
+from benchmarks.scale_costs import cost_rows
 from engine.records import ShardReceipt
 
-QUESTION = "What does a run cost that is a hundred times larger? Time a row and memory of planning, time a shard and memory of the driver."
+QUESTION = (
+    "What does a run cost that is a hundred times larger, and what would whole collections take? Time a row and memory of planning, "
+    "shards/s, the driver's share of the time and its memory with up to 64 idle workers, hours and bytes."
+)
 TIMED = (
     "Timed: listing, ordering and writing a plan; from the first shard to the last receipt, with workers that return receipts without a "
-    "file, after as many as warm up; `latentray status` from process start to exit, on an archive of commit records alone. One turn each."
+    "file, after a tenth as many that warm up; `latentray status` from process start to exit, on an archive of commit records alone. One "
+    "turn each. driver's share: of the time, that its process is at work. MB at n %: what it holds when so many shards are back. MB a "
+    "worker: its own and its part of what it shares. Hours: films by the films/s of `encode --metrics none --workers 0` in this run, as if "
+    "all were like those."
 )
 NAME = "scale"
 MOST_GROWTH = 1.5  # of seconds a row, where there are ten times as many rows
 MOST_PLAN_MB = 512.0  # at any number of rows
 MOST_MS = 5.0
+BAR = "plan: 512 MB and 1.5x the seconds a row at ten times the rows; driver: 5 ms and 0.5 kB a shard; status: 2 s"
 MOST_KB = 500.0  # a thousand shards: at 20,000 a hundredth of what the driver holds
+MOST_KB_SHARDS = 20_000  # below, what a process takes when it begins is more
 MOST_SECONDS = 2.0
 PLAN_SHARD_ROWS = 512
-WORKERS = (0, 1, 4, 16)
+WORKERS = (0, 1, 2, 4, 8, 16, 32, 64)
+SPARE_MB = 2048.0  # of memory, for everything else
+SAMPLES = 5  # of the driver's memory
 LOOK_EVERY = 250  # shards
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Plans of two sizes, idle workers from none to many, and `status` on as many shards."""
-    most, shards, repeats = (50_000, 1000, 2) if options.quick else (10_000_000, 20_000, 5)
+    """Plans of two sizes, idle workers from none to many, `status` on as many shards, and the costs of collections."""
+    most, shards, repeats = options.pick(quick=(50_000, 1000, 2), nightly=(300_000, 2000, 3), whole=(10_000_000, 20_000, 5))
     yield from _plans(most)
-    for workers in (0, 1) if options.quick else WORKERS:
-        yield from _driven(workers, shards)
+    yield from _all_driven(options.pick(quick=(0, 1), nightly=(0, 4), whole=WORKERS), shards)
     yield measured(NAME, f"status of {shards:,} shards", _status, shards, repeats)
+    yield from cost_rows(options)
 
 
 def _plans(most: int) -> Iterator[Row]:
@@ -69,13 +84,32 @@ def _planned(count: int) -> tuple[Row, Row]:
     return time, peak
 
 
-def _driven(workers: int, shards: int) -> list[Row]:
-    step = f"{workers} idle Ray workers" if workers else "in process"
-    say(f"scale: {shards:,} shards, {step}")
-    found = run_alone("benchmarks.scale:drive_shards", workers=workers, shards=shards)
-    quality = {"receipts": found["receipts"]}
-    settings = {"workers": workers, "shards": shards}
-    figures = {"driver CPU ms": 1e3 * found["cpu_seconds"] / shards}
+def _all_driven(numbers: Sequence[int], shards: int) -> Iterator[Row]:
+    """With each number of workers, as far as this machine has the memory for them, by what one takes where there are fewer."""
+    each_mb = 0.0
+    for workers in numbers:
+        step, why = _workers(workers), no_room(workers, each_mb, available_mb() - SPARE_MB)
+        if why:
+            yield Row(benchmark=NAME, step=f"{shards:,} shards, {step}", unavailable=why)
+            continue
+        say(f"scale: {shards:,} shards, {step}")
+        try:
+            found = run_alone("benchmarks.scale:drive_shards", workers=workers, shards=shards)
+        except StepFailed as error:
+            yield Row(benchmark=NAME, step=f"{shards:,} shards, {step}", failed=str(error))
+            continue
+        each_mb = max(each_mb, found["worker_mb"])
+        yield from _driven(workers, shards, found)
+
+
+def no_room(workers: int, each_mb: float, free_mb: float) -> str:
+    """Why so many workers do not fit into the memory that is free, "" where they do."""
+    needed = workers * each_mb
+    return "" if needed <= free_mb else f"{workers} workers of {each_mb:.0f} MB need {needed:,.0f} MB of memory, {free_mb:,.0f} are free"
+
+
+def _driven(workers: int, shards: int, found: dict[str, Any]) -> list[Row]:
+    step, quality, settings = _workers(workers), {"receipts": found["receipts"]}, {"workers": workers, "shards": shards}
     time = Row(
         benchmark=NAME,
         step=f"{shards:,} shards, {step}",
@@ -83,7 +117,7 @@ def _driven(workers: int, shards: int) -> list[Row]:
         values=(1e3 * found["seconds"] / shards,),
         bar=Bar(bound=MOST_MS, sense="at most"),
         quality=quality,
-        figures=figures,
+        figures={"shards/s": shards / found["seconds"], "driver's share": found["cpu_seconds"] / found["seconds"]},
         settings=settings,
     )
     memory = Row(
@@ -91,12 +125,16 @@ def _driven(workers: int, shards: int) -> list[Row]:
         step=f"driver's memory, {step}",
         unit="kB/1,000 shards",
         values=(found["kb_a_thousand"],),
-        bar=Bar(bound=MOST_KB, sense="at most"),
+        bar=Bar(bound=MOST_KB, sense="at most") if shards >= MOST_KB_SHARDS else None,
         quality=quality,
-        figures={"driver MB": found["mb"]},
+        figures={f"MB at {share} %": mb for share, mb in found["mb"].items()} | ({"MB a worker": found["worker_mb"]} if workers else {}),
         settings=settings,
     )
     return [time, memory]
+
+
+def _workers(count: int) -> str:
+    return f"{count} idle Ray {'worker' if count == 1 else 'workers'}" if count else "in process"
 
 
 def _status(shards: int, repeats: int) -> Row:
@@ -165,11 +203,14 @@ def drive_shards(*, workers: int, shards: int) -> dict[str, Any]:
         start, cpu = perf_counter(), process_time()
         driver.run(plan.shards(), tick=progress.tick)
         seconds, cpu = perf_counter() - start, process_time() - cpu
+        worker_mb = mean_worker_mb()
         pool.close()
     rate = 1e3 * slope([at for at, _ in held], [1e3 * mb for _, mb in held])
     if set(seen) != {1}:
         raise StepFailed(f"a shard has no receipt, or two: {sum(seen)} receipts of {shards} shards")
-    return {"receipts": count, "seconds": seconds, "cpu_seconds": cpu, "kb_a_thousand": rate, "mb": held[-1][1]}
+    shares = [100 * part // SAMPLES for part in range(1, SAMPLES + 1)]
+    samples = {share: held[max(share * len(held) // 100 - 1, 0)][1] for share in shares}
+    return {"receipts": count, "seconds": seconds, "cpu_seconds": cpu, "kb_a_thousand": rate, "mb": samples, "worker_mb": worker_mb}
 
 
 def commit_shards(*, archive: str, shards: int) -> int:
@@ -213,6 +254,23 @@ def memory_mb(name: str) -> float:
     status = Path("/proc/self/status")
     found = re.search(rf"{name}:\s*(\d+) kB", status.read_text() if status.exists() else "")
     return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
+def mean_worker_mb() -> float:
+    """Of the idle workers below this process: what one holds, with its part of the pages that it shares; 0 where there are none."""
+    found = []
+    for pid in family(os.getpid()):
+        with suppress(OSError):
+            if IdleWorker.__name__.encode() in (PROC / str(pid) / "cmdline").read_bytes():
+                found.append(int(re.findall(r"Pss:\s*(\d+) kB", (PROC / str(pid) / "smaps_rollup").read_text())[0]) * 1024 / 1e6)
+    return fmean(found) if found else 0.0
+
+
+def available_mb() -> float:
+    """Memory that is free for new processes, in MB of 10^6 bytes; without end where the system does not say."""
+    told = PROC / "meminfo"
+    found = re.search(r"MemAvailable:\s*(\d+) kB", told.read_text() if told.exists() else "")
+    return int(found[1]) * 1024 / 1e6 if found else inf
 
 
 def begin_high_water() -> None:

@@ -33,14 +33,17 @@ NAME = "slots"
 WAITING, SHRINKING, IN_SLOTS = "batches that wait for the slowest", "batches that shrink (eager only)", "slots"
 LEAST_STEPS, MOST_STEPS = 10, 200
 SLOTS_BAR = Bar(bound=1.5, sense="at least")
+BAR = f"ratio {SLOTS_BAR}, of slots to batches that wait"
+SEEDS, WARM_UP = {"films": 6, "starts": 5, "steps needed": 7}, 1
 CHANNELS = [32, 32, 32, 16]  # 32x32: small, so that hundreds of steps take seconds; the ratio is one of counts
 
 
 def rows(options: Options) -> Iterator[Row]:
     """The same films three ways."""
     settings: dict[str, Any] = {"channels": CHANNELS, "films": 48, "slots": 8, "most_steps": MOST_STEPS, "repeats": 2}
-    if options.quick:
-        settings |= {"channels": CHANNELS[:3], "films": 12, "slots": 3, "most_steps": 20, "repeats": 2}
+    settings |= options.pick(
+        quick={"channels": CHANNELS[:3], "films": 12, "slots": 3, "most_steps": 20}, nightly={"channels": CHANNELS[:3]}, whole={}
+    )
     say(f"slots: {settings['films']} films, {settings['slots']} at once")
     try:
         found = run_alone("benchmarks.slots:measure", **settings)

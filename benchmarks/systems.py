@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.codec_facts import images_seen, num_parameters
 from benchmarks.commands import StepFailed, run_latentray
-from benchmarks.inputs import Options, classifier_directory, codec_directories, film_sets, line_up, say
+from benchmarks.inputs import DEMO, Options, classifier_directory, codec_directories, film_sets, line_up, say, spaced
 from benchmarks.report import Row, measured
 from benchmarks.system_figures import CodedFilms, decomposes, draw_system, take_apart
 from benchmarks.system_quality import Judged, judge
@@ -29,17 +29,22 @@ TIMED = (
     "from the mean code: the stages `encode` and `refine` of the command. Training images: with those of the trainings that it began from."
 )
 NAME = "systems"
-STEPS, QUICK_STEPS = 100, 4  # of refinement, where a codec has no encoder
+STEPS, NIGHTLY_STEPS, QUICK_STEPS = 100, 20, 4  # of refinement, where a codec has no encoder
 BATCH, REPEATS = 16, 5
 QUICK_BATCH, QUICK_REPEATS = 2, 2
+NIGHTLY_BATCH, NIGHTLY_REPEATS, NIGHTLY_FILMS = 8, 2, 12  # films of each set
+SEEDS, WARM_UP = {"phantoms": 4242}, 1
 
 
 def rows(options: Options) -> Iterator[Row]:
     """A row a codec and set of films, and what `compare` has beside it."""
     codecs, sets = codec_directories(options), film_sets(options)
+    if options.nightly and not options.codec:  # a dozen trained ones take a quarter of an hour
+        codecs = {name: path for name, path in codecs.items() if name == DEMO or not Path(path).is_relative_to(options.systems)}
+    sets = {name: options.pick(quick=films, nightly=spaced(films, NIGHTLY_FILMS), whole=films) for name, films in sets.items()}
     classifier = _classifier(options)
     say(f"systems: images a second of {len(codecs)} codecs")
-    size = (QUICK_BATCH, QUICK_REPEATS) if options.quick else (BATCH, REPEATS)
+    size = options.pick(quick=(QUICK_BATCH, QUICK_REPEATS), nightly=(NIGHTLY_BATCH, NIGHTLY_REPEATS), whole=(BATCH, REPEATS))
     rates: Rates | None = None
     try:
         rates = take_rates(codecs, batch=size[0], repeats=size[1])
@@ -57,7 +62,7 @@ def compare(
     """
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         films = {name: line_up(files, Path(folder) / f"films-{at}", count=len(files)) for at, (name, files) in enumerate(sets.items())}
-        bench = _Bench(Path(folder), films, classifier, rates, steps=QUICK_STEPS if options.quick else STEPS)
+        bench = _Bench(Path(folder), films, classifier, rates, steps=options.pick(quick=QUICK_STEPS, nightly=NIGHTLY_STEPS, whole=STEPS))
         found: dict[str, list[Row]] = {name: [] for name in sets}
         undrawn: list[Row] = []
         for name, path in codecs.items():
@@ -135,7 +140,16 @@ class _Bench:
             "classifier": None if judge is None else judge.told(),
         } | settings
         columns = {"films": len(judged.psnr), **figures}
-        return Row(benchmark=NAME, step=step, unit="dB", values=judged.psnr, quality=judged.columns(), figures=columns, settings=settings)
+        return Row(
+            benchmark=NAME,
+            step=step,
+            unit="dB",
+            values=judged.psnr,
+            value_of="film",
+            quality=judged.columns(),
+            figures=columns,
+            settings=settings,
+        )
 
     def _settings(self, codec: Codec, steps: int) -> dict[str, Any]:
         told = codec.spec.provenance

@@ -13,6 +13,7 @@ from benchmarks.commands import StepFailed, run_alone
 from benchmarks.floor import measure as measure_floor
 from benchmarks.inputs import Options, say
 from benchmarks.plain_pggan import PlainPggan
+from benchmarks.plots import bars
 from benchmarks.random_codec import SEGAL
 from benchmarks.report import Bar, Row
 from benchmarks.timing import paired_ratio, spread, take_turns
@@ -31,8 +32,11 @@ TIMED = (
     "gradients of both phases; in float32 above 0.02 nothing is timed. Share: of the rate of a bfloat16 matrix product, for ours."
 )
 NAME = "train"
+plot = bars
 PLAIN, FP32, BF16, COMPILED = "plain eager fp32", "ours fp32", "ours bf16", "ours bf16, generator compiled"
 STEP_BAR = Bar(bound=1.0, sense="at least")
+BAR = f"ratio {STEP_BAR}, of the fastest to the plain step"
+SEEDS, WARM_UP = {"weights": 0, "films": 1}, 1
 MOST_OFF = 0.02  # in float32 a single leaky ReLU at 4x4 that falls on the other side of 0 moves the gradients by half a percent
 CPU_CHANNELS = (128, 128, 128, 128, 64, 32)
 QUICK_CHANNELS = (16, 16, 8)
@@ -40,7 +44,7 @@ QUICK_CHANNELS = (16, 16, 8)
 
 def rows(options: Options) -> Iterator[Row]:
     """A process a resolution, in which all ways take turns."""
-    for level, settings in _choices(options.quick):
+    for level, settings in _choices(options):
         side = 4 << level
         say(f"train: {side}x{side}, {settings['repeats']} turns of {settings['batch']} films")
         try:
@@ -66,12 +70,15 @@ def rows(options: Options) -> Iterator[Row]:
             )
 
 
-def _choices(quick: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    if quick:
+def _choices(options: Options) -> Iterator[tuple[int, dict[str, Any]]]:
+    if options.quick:
         yield 2, {"channels": QUICK_CHANNELS, "batch": 4, "repeats": 2, "compiled": False, "matrix": 256}
         return
     on_gpu = torch.cuda.is_available()
     common = {"channels": SEGAL if on_gpu else CPU_CHANNELS, "repeats": 20 if on_gpu else 3, "matrix": 8192 if on_gpu else 1024}
+    if options.nightly and not on_gpu:
+        yield 4, common | {"batch": 8, "repeats": 2, "compiled": False}
+        return
     for level, batch in ((4, 16), (5, 8), (8, 4))[: 3 if on_gpu else 2]:
         yield level, common | {"batch": batch * (4 if on_gpu else 1), "compiled": on_gpu}
 

@@ -1,4 +1,4 @@
-"""latentray's engine: films in, a verified archive of codes out. Its three doors open lazily, so that importing it loads nothing heavy."""
+"""latentray's engine: films in, a verified archive of codes out. Its doors open lazily, so that importing it loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.archive.code_reader import open_codes
     from engine.archive.reader import open_archive
     from engine.encode.codec import load_codec
     from engine.encode_dataset import encode_dataset
 
-__all__ = ["__version__", "encode_dataset", "load_codec", "open_archive"]
+__all__ = ["__version__", "encode_dataset", "load_codec", "open_archive", "open_codes"]
 __version__ = "0.1.0"
 
 _DOORS = {
     "open_archive": "engine.archive.reader",
+    "open_codes": "engine.archive.code_reader",
     "load_codec": "engine.encode.codec",
     "encode_dataset": "engine.encode_dataset",
 }

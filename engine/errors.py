@@ -76,3 +76,9 @@ class DecodeError(RowError):
     """The bytes are there, but no film comes out of them."""
 
     stage = "decode"
+
+
+class LayerError(RowError):
+    """A fidelity layer is damaged, or a film cannot be coded to the error that was asked for."""
+
+    stage = "fidelity"

@@ -17,7 +17,7 @@ from engine import metrics
 from engine.archive.root import fingerprint_parts
 from engine.archive.schema import RowArray
 from engine.archive.writer import ShardWriter
-from engine.code_step import round_to_step
+from engine.code_step import as_stored
 from engine.coded import CodedBatch, Guarded
 from engine.config import EngineConfig
 from engine.decode.ahead import DecodeAhead
@@ -60,24 +60,24 @@ class Flow:
         self._decoder = decoder
         self._writer = writer
         self._decomposer = decomposer
-        self._ahead = DecodeAhead(decoder)
+        self._ahead = DecodeAhead(decoder, batch_size=cfg.batch_size)
 
-    def encode(self, shard: Shard, *, following: Shard | None = None) -> ShardReceipt:
+    def encode(self, shard: Shard, *, following: Sequence[Shard] = ()) -> ShardReceipt:
         """Runs a shard and publishes its rows. Rows in `shard.poison` are marked without being read.
 
-        `following`, when it is known, is decoded while the last films of this shard are coded and its rows are written.
+        `following`, those that are known, are decoded while the last films of this shard are coded and its rows are written.
         """
         assert self._writer is not None, "this flow was built to rehearse"
         clock = StageClock()
         batches = self._ahead.take(shard)
-        if following is not None:
-            self._ahead.begin(following)
+        self._ahead.begin(*following)
         rows = RowTable(shard, self._codec.code_shape, self._writer.latent_dtype, self._further)
         for ref in shard.refs:
             if ref.row in shard.poison:
                 rows.fail(Failure(ref.row, ref.sample_id, Status.POISON, "worker", "the worker process died on this film twice"))
         self._run(batches, shard.refs, rows, clock, self.refiner)
-        return self._writer.publish(shard, rows.finish(), made_by=self.made_by(), seconds=clock.seconds)
+        made_by = self.made_by() | {"thread_seconds": clock.threads}
+        return self._writer.publish(shard, rows.finish(), made_by=made_by, seconds=clock.seconds)
 
     def rehearse(self, refs: Sequence[ImageRef], *, refined: bool = True) -> dict[str, float]:
         """Everything but the writing, for a time estimate or to find the film that kills a process; returns seconds by stage.
@@ -127,6 +127,7 @@ class Flow:
     ) -> Iterator[CodedBatch]:
         """Each batch with the codes that its encoder gives; what could not be decoded becomes rows here."""
         for pixels in clock.timed("decode", batches):
+            clock.add_threads(pixels.seconds)
             for failure in pixels.failures:
                 rows.fail(failure)
             for row, info in pixels.failed_infos.items():
@@ -233,9 +234,8 @@ class Flow:
             return self._decomposer.maps(parts, batch.pixels, [ref.sample_id for ref in batch.refs], sources)
 
     def _as_stored(self, latents: Tensor, rows: RowTable) -> np.ndarray[Any, Any]:
-        with np.errstate(over="ignore"):  # beyond half precision becomes inf, and then a `nonfinite` row
-            exact = round_to_step(latents.detach().float(), self._cfg.code_step)
-            return exact.cpu().numpy().astype(rows.columns["latent"].dtype)
+        """What is beyond half precision becomes infinite, and then a `nonfinite` row."""
+        return as_stored(latents, rows.columns["latent"].dtype, self._cfg.code_step)
 
     def _quality(self, batch: CodedBatch, stored: np.ndarray[Any, Any], parts: Parts | None, rows: RowTable) -> dict[str, Tensor]:
         if self._cfg.metrics == "none" or batch.films is None:

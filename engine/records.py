@@ -66,6 +66,32 @@ class SourceInfo:
     note: str = ""  # for example "first of 3 frames"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FilmSamples:
+    """The integers of a film, before any window: `samples` [H, W] uint8, uint16 or int16, upright.
+
+    `bits`: significant bits, 1 to 16, enough for every sample; the peak of a PSNR is 2^bits - 1. `black` and `white` are the sample values
+    shown as gray 0 and 1: black lies above white where the lowest value is white (MONOCHROME1). `lossy`: why these are not the integers of
+    the file itself ("colour: its luma is rounded"), empty where they are.
+    """
+
+    samples: np.ndarray[Any, Any]
+    bits: int
+    black: float
+    white: float
+    lossy: str = ""
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether low samples are bright."""
+        return self.black > self.white
+
+    def to_gray(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Gray [H, W] float32 in [0, 1], as the file's own linear window shows it."""
+        gray = (self.samples.astype(np.float32) - np.float32(self.black)) / np.float32(self.white - self.black)
+        return np.asarray(np.clip(gray, 0, 1), dtype=np.float32)
+
+
 @dataclass(slots=True)
 class PixelBatch:
     """Decoded films. Gray, float32 in [-1, 1].
@@ -73,7 +99,8 @@ class PixelBatch:
     `pixels` [N, 1, R, R] at the codec's resolution; `films` [N, 1, F, F] at the film size on which quality is measured
     (None when nothing is to be measured, the same tensor as `pixels` when both sizes are equal).
     `refs` and `infos` have N entries, in plan order. `failures` are the films of the same stretch of the plan that have no pixels.
-    `failed_infos` keeps, by row, what was learnt of a failed file before it failed (its digest, say).
+    `failed_infos` keeps, by row, what was learnt of a failed file before it failed (its digest, say). `seconds`: what threads were busy
+    with for these films, "read" and "decode", added up over them; without what a GPU does of it.
     """
 
     refs: list[ImageRef]
@@ -82,6 +109,7 @@ class PixelBatch:
     infos: list[SourceInfo]
     failures: list[Failure] = field(default_factory=list)
     failed_infos: dict[int, SourceInfo] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
@@ -11,13 +11,16 @@ Item = TypeVar("Item")
 
 
 class StageClock:
-    """Seconds spent in each stage. A stage that another one waits for is not counted in the latter: stages pull from one another.
+    """Seconds of a worker's line of stages, one after another, and of the threads that work beside it.
 
-    "decode" is the time that the flow waited for pixels, not the time that threads decoded.
+    `seconds` are the line's own: together they are its wall time, and a stage that another one waits for is not counted in the latter,
+    for stages pull from one another. "decode" in it is how long the line waited for pixels, and so stood idle. `threads` are what other
+    threads were busy with meanwhile ("read", "decode"), added up over them: that can be more than the wall time, or hidden behind it.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.threads: dict[str, float] = {}
         self._within = 0.0  # seconds of the stages that ended inside the one that runs
 
     @contextmanager
@@ -31,6 +34,11 @@ class StageClock:
             whole = perf_counter() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + whole - self._within
             self._within = before + whole
+
+    def add_threads(self, seconds: Mapping[str, float]) -> None:
+        """Adds what threads beside the line were busy with."""
+        for name, spent in seconds.items():
+            self.threads[name] = self.threads.get(name, 0.0) + spent
 
     def timed(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
         """Passes `items` on, adding the time that each one kept us waiting to a stage."""

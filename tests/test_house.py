@@ -79,12 +79,16 @@ def test_scripts_can_be_executed(script: str) -> None:
 
 
 def test_files_stay_short() -> None:
-    limits = {".py": 400, ".md": 400}
+    limits: dict[str, int] = {".py": 400, ".md": 400}
     long = {}
     for path in house_files():
         limit = limits.get(path.suffix)
         if path.name == "README.md":
             limit = 250 if path.parent == ROOT else 60
+        if name(path) == "benchmarks/README.md":
+            limit = None  # made from results, as long as these are; what is written by hand is page_head.md
+        if name(path) == "benchmarks/page_head.md":
+            limit = 60
         length = len(path.read_text().splitlines()) if limit else 0
         if limit and length > limit:
             long[name(path)] = length
@@ -159,7 +163,7 @@ def test_importing_the_engine_loads_nothing_heavy() -> None:
 
 def test_doors_open_and_stay_open() -> None:
     """`engine.encode_dataset` is a module and a door of one name; the door wins however often and in whatever order both are imported."""
-    doors = "engine.open_archive, engine.load_codec, engine.encode_dataset"
+    doors = "engine.open_archive, engine.open_codes, engine.load_codec, engine.encode_dataset"
     for first in ("", "import engine.encode_dataset", "from engine.encode_dataset import encode_dataset"):
         assert run_python(f"import engine\n{first}\nprint(all(map(callable, ({doors}) + ({doors}))))") == "True"
 

@@ -94,3 +94,13 @@ def test_time_counts_until_an_error(time: Time) -> None:
 
 def test_nothing_is_something_to_pass_on() -> None:
     assert list(StageClock().timed("decode", [None, 0])) == [None, 0]
+
+
+def test_threads_are_told_apart_from_the_line_that_waits_for_them(time: Time) -> None:
+    clock = StageClock()
+    with clock.stage("decode"):
+        time.passes(1)
+    clock.add_threads({"read": 0.5, "decode": 6})
+    clock.add_threads({"decode": 2})
+    assert clock.seconds == {"decode": 1}
+    assert clock.threads == {"read": 0.5, "decode": 8}

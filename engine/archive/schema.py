@@ -18,6 +18,9 @@ from engine.errors import ArchiveError, ConfigError
 from engine.records import Status
 
 INNER_CHUNK_BYTES = 2**20  # of latents, before compression: what a reader of single rows has to fetch
+# Of a blosc block, for each byte of a number: blosc puts first bytes first, and zstd's blocks are as long, so that the noise of the last
+# bytes does not spoil the code words of the first. Higher levels look for repeats that codes do not have, and read more slowly.
+PLANE_BYTES, BLOSC_LEVEL = 2**17, 1
 CODEC_CHUNK_BYTES = 4 * 2**20
 SOURCE_PARTS = ("plan", "source")  # the parts of a fingerprint that say which films; archives that differ only there can be merged
 OWN_ATTRIBUTES = frozenset(
@@ -131,8 +134,8 @@ def _own_attributes(spec: ArchiveSpec, objects: Mapping[str, bytes]) -> dict[str
 def _arrays(spec: ArchiveSpec) -> dict[str, bytes]:
     memory: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(memory), zarr_format=3)
-    latent_row = np.dtype(spec.latent_dtype).itemsize * math.prod(spec.latent_shape)
-    inner = inner_rows(spec.shard_rows, latent_row)
+    number = np.dtype(spec.latent_dtype).itemsize
+    inner = inner_rows(spec.shard_rows, number * math.prod(spec.latent_shape))
     group.create_array(
         "latent",
         shape=(spec.num_rows, *spec.latent_shape),
@@ -140,7 +143,7 @@ def _arrays(spec: ArchiveSpec) -> dict[str, bytes]:
         shards=None if inner == spec.shard_rows else (spec.shard_rows, *spec.latent_shape),
         dtype=spec.latent_dtype,
         fill_value=np.nan,
-        compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()],
+        compressors=[BloscCodec(cname="zstd", clevel=BLOSC_LEVEL, shuffle="shuffle", blocksize=number * PLANE_BYTES), Crc32cCodec()],
         dimension_names=("sample", *spec.latent_dims),
         attributes={"long_name": "latent code", "coordinates": "sample_id"},
     )

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol
 
+from engine.cluster.whereabouts import node_of
 from engine.config import EngineConfig
+from engine.decode.ahead import MOST_SHARDS
 from engine.errors import ClusterError
 from engine.flow import Flow, build_flow
 from engine.records import ImageRef, Shard, ShardReceipt
@@ -59,15 +61,15 @@ class Pool(Protocol):
 
 
 class InProcessPool:
-    """One flow in this process, without Ray. A shard runs when it is waited for; the one behind it is decoded meanwhile."""
+    """One flow in this process, without Ray. A shard runs when it is waited for; those behind it are decoded meanwhile."""
 
     def __init__(self, flow: Flow) -> None:
-        self._flow = flow
+        self.flow = flow
         self._queue: deque[Shard] = deque()
 
     def takes(self, shard: Shard) -> bool:
-        """Whether fewer than two shards are waiting."""
-        return len(self._queue) < 2
+        """Whether fewer shards are waiting than are looked at: the next one to run, and those behind it."""
+        return len(self._queue) <= MOST_SHARDS
 
     def submit(self, shard: Shard) -> None:
         """Keeps the shard until it is waited for."""
@@ -78,9 +80,8 @@ class InProcessPool:
         if not self._queue:
             return []
         shard = self._queue.popleft()
-        following = self._queue[0] if self._queue else None
         try:
-            return [Outcome(shard, receipt=self._flow.encode(shard, following=following))]
+            return [Outcome(shard, receipt=self.flow.encode(shard, following=tuple(self._queue)))]
         except Exception as error:  # handed to the driver, which retries or raises it
             return [Outcome(shard, error=error)]
 
@@ -90,7 +91,7 @@ class InProcessPool:
 
     def close(self) -> None:
         """Ends the flow's threads."""
-        self._flow.close()
+        self.flow.close()
 
 
 @dataclass(slots=True)
@@ -184,7 +185,7 @@ class RayPool:
         actor: Any = seat.actor
         try:
             self._ray.get(reference)
-            seat.node = self._ray.get(actor.__ray_call__.remote(_node_of))
+            seat.node = self._ray.get(actor.__ray_call__.remote(node_of))
         except self._ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
         except self._ray.exceptions.RayError:
@@ -253,12 +254,6 @@ def share_of_nodes(nodes: Sequence[tuple[float, float]], workers: int) -> tuple[
             if sum(min(slots, int(cpus / cpu + 1e-9)) for cpus, slots in room) >= workers:
                 return (float(int(cpu)) if cpu >= 1 else cpu), gpu
     raise ClusterError(f"the cluster has no room for this many workers: {workers}")
-
-
-def _node_of(worker: object) -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())
 
 
 def _cause(error: Exception) -> Exception:

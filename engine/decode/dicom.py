@@ -17,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from engine.decode import jpeg, jpeg2000
 from engine.decode.bounded import BoundedFile
-from engine.decode.dicom_gray import has_window, to_unit
+from engine.decode.dicom_gray import has_window, shown_range, to_unit
 from engine.decode.film import Film, Header, Samples, SealedFilm, check_size, to_gray, white_level
 from engine.errors import DecodeError
 from engine.recipe import PixelRecipe
@@ -65,7 +65,7 @@ def open_dicom(data: bytes, *, max_bytes: int, max_pixels: int) -> SealedFilm:
     # Compressed frames are walked and read by libraries that damage can abort or keep busy; palettes can be built to expand without end.
     is_risky = dataset.file_meta.TransferSyntaxUID.is_encapsulated or dataset.PhotometricInterpretation == "PALETTE COLOR"
     header = Header("DICOM", rows, columns, int(dataset.BitsStored), note="; ".join(notes), is_risky=is_risky)
-    return SealedFilm(data, header, partial(_read, dataset))
+    return SealedFilm(data, header, partial(_read, dataset), partial(_read_stored, dataset))
 
 
 def _check_samples(dataset: Dataset) -> None:
@@ -126,6 +126,16 @@ def _read(dataset: Dataset, recipe: PixelRecipe) -> Film:
     if photometric != "RGB" or samples.dtype.kind != "u":
         raise DecodeError(f"DICOM photometric interpretation is not read: {photometric[:16]!r}")
     return Film(to_gray(samples), white_level(int(dataset.BitsStored), recipe))
+
+
+def _read_stored(dataset: Dataset) -> Film:
+    """Stored gray values before any rescale or window, with those that are shown black and white; colour as `_read` has it."""
+    samples, photometric = _first_frame(dataset)
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        return _read(dataset, PixelRecipe(resolution=1))
+    black, white = shown_range(dataset, is_signed=samples.dtype.kind == "i")
+    gray = to_gray(samples)
+    return Film(np.ascontiguousarray(gray, dtype=np.int16) if gray.dtype == np.int8 else np.ascontiguousarray(gray), white, black)
 
 
 def _first_frame(dataset: Dataset) -> tuple[Samples, str]:

@@ -44,6 +44,26 @@ def _gray_of(stored: Values, dataset: Dataset, recipe: PixelRecipe, *, is_signed
     return 1 - gray if dataset.PhotometricInterpretation == "MONOCHROME1" else gray
 
 
+def shown_range(dataset: Dataset, *, is_signed: bool) -> tuple[float, float]:
+    """Stored values that are shown black and white: by the rescale and the first linear window, else the full range of the stored bits.
+
+    Tables and curves have no two such values; their films get the full range too. Black lies above white for MONOCHROME1.
+    """
+    stored = int(dataset.BitsStored)
+    low, high = (-(2.0 ** (stored - 1)), 2.0 ** (stored - 1) - 1) if is_signed else (0.0, 2.0**stored - 1)
+    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
+    shape = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    has_tables = bool(dataset.get("ModalityLUTSequence") or dataset.get("VOILUTSequence"))
+    if not has_tables and shape in ("LINEAR", "LINEAR_EXACT") and has_window(dataset) and slope and np.isfinite([slope, intercept]).all():
+        centre, width = _number(dataset, "WindowCenter", 0.0), _number(dataset, "WindowWidth", 1.0)
+        centre, width = (centre - 0.5, width - 1) if shape == "LINEAR" else (centre, width)
+        ends = ((centre - width / 2 - intercept) / slope, (centre + width / 2 - intercept) / slope)
+        low, high = ends if width > 0 and np.isfinite(ends).all() else (low, high)
+    elif slope < 0:
+        low, high = high, low
+    return (high, low) if dataset.PhotometricInterpretation == "MONOCHROME1" else (low, high)
+
+
 def _modality(stored: Values, ends: Values, dataset: Dataset) -> tuple[Values, tuple[float, float]]:
     """Values after the modality LUT or the rescale (PS3.3 C.11.1), and the range they can take."""
     if dataset.get("ModalityLUTSequence"):

@@ -39,19 +39,27 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """Gray samples [H, W], uint8, uint16 or float32, and the value `white` that stands for 1.0 (0 stands for 0.0)."""
+    """Gray samples [H, W], uint8, uint16 or float32, and the value `white` that stands for 1.0 (0 stands for 0.0).
+
+    As a DICOM file stores them they may be int16 too, and then `black` is the value that stands for 0.0.
+    """
 
     samples: Samples
     white: float
+    black: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class SealedFilm:
-    """A file whose header has been read and believed so far: `read` makes the pixels, as a recipe wants them."""
+    """A file whose header has been read and believed so far: `read` makes the pixels, as a recipe wants them.
+
+    `read_stored` makes the samples as they are stored, for formats whose `read` does more than that.
+    """
 
     data: bytes
     header: Header
     read: Callable[[PixelRecipe], Film]
+    read_stored: Callable[[], Film] | None = None
 
 
 def check_size(height: int, width: int, *, max_pixels: int) -> None:

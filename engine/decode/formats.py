@@ -40,6 +40,18 @@ def read_film(sealed: SealedFilm, recipe: PixelRecipe) -> Film:
         return film
 
 
+def read_stored(sealed: SealedFilm) -> Film:
+    """The film's samples as they are stored, upright and gray but before any window. Raises DecodeError as `read_film` does."""
+    name = sealed.header.format
+    if sealed.read_stored is None:
+        return read_film(sealed, PixelRecipe(resolution=1))
+    with refusing(name, with_message=name != "DICOM"):
+        film = sealed.read_stored()
+        if film.samples.shape != (sealed.header.height, sealed.header.width):
+            raise DecodeError(f"{name} data have another size than the header says")
+        return film
+
+
 def settle_libraries() -> None:
     """Settings of other libraries for this process; every decoder calls it once.
 

@@ -23,7 +23,7 @@ from engine.errors import BackendError, DecodeError
 from engine.recipe import PixelRecipe
 
 _TIMERS = (signal.SIGPROF, signal.SIGALRM)
-_SAMPLES = ("|u1", "<u2", "<f4", ">u2", ">f4")
+_SAMPLES = ("|u1", "<u2", "<i2", "<f4", ">u2", ">i2", ">f4")
 _MOST_BYTES_A_SAMPLE = 4
 # One thread; and freed memory is kept for the next film, or else each would be charged with having it mapped anew: a third of its time.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
@@ -31,16 +31,19 @@ _KEPT_BYTES = 64 * 2**20
 
 
 class Guard:
-    """Children that decode for any number of threads, each of which has one to itself meanwhile; started when first needed, and reused."""
+    """Children that decode for any number of threads, each of which has one to itself meanwhile; started when first needed, and reused.
 
-    def __init__(self, recipe: PixelRecipe, cfg: DecodeConfig) -> None:
+    Without a recipe they return samples as they are stored.
+    """
+
+    def __init__(self, recipe: PixelRecipe | None, cfg: DecodeConfig) -> None:
         self._cfg = cfg
-        self._settings = json.dumps({"decode": asdict(cfg), "recipe": asdict(recipe)})
+        self._settings = json.dumps({"decode": asdict(cfg), "recipe": None if recipe is None else asdict(recipe)})
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
 
     def read(self, sealed: SealedFilm) -> Film:
-        """What `read_film` returns, from a child. Raises DecodeError for what it raises, and for a film that ends its child.
+        """What `read_film` or `read_stored` returns, from a child. Raises DecodeError for what it raises, and for a film that ends its child.
 
         A death that is not for want of time may be the machine's doing, so the film is tried once more. Raises BackendError where no
         child starts.
@@ -137,7 +140,7 @@ class _Child:
 def _film(answer: dict[str, Any], header: Header, shared: mmap.mmap) -> Film:
     if answer["shape"] != [header.height, header.width] or answer["dtype"] not in _SAMPLES:
         raise ValueError("an answer for another film")
-    return Film(np.ndarray(answer["shape"], answer["dtype"], shared).copy(), float(answer["white"]))
+    return Film(np.ndarray(answer["shape"], answer["dtype"], shared).copy(), float(answer["white"]), float(answer["black"]))
 
 
 class _Memory:

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.config import DecodeConfig
 from engine.decode.film import Header
-from engine.decode.formats import open_film, read_film, settle_libraries
+from engine.decode.formats import open_film, read_film, read_stored, settle_libraries
 from engine.errors import DecodeError
 from engine.recipe import PixelRecipe
 
@@ -31,7 +31,8 @@ _BYTES_ANYWAY = 512 * 2**20
 def main() -> None:
     """Takes questions from standard input until it ends, and answers each. Arguments: settings as JSON, the descriptor of the memory."""
     settings, descriptor = json.loads(sys.argv[1]), int(sys.argv[2])
-    cfg, recipe = DecodeConfig(**settings["decode"]), PixelRecipe(**settings["recipe"])
+    cfg = DecodeConfig(**settings["decode"])
+    recipe = None if settings["recipe"] is None else PixelRecipe(**settings["recipe"])
     # What libraries print must not get between the answers, nor into a log: it may quote headers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -48,20 +49,20 @@ def main() -> None:
         _write(answers, answer)
 
 
-def _answer(shared: mmap.mmap, length: int, cfg: DecodeConfig, recipe: PixelRecipe) -> dict[str, Any]:
-    """The samples in place of the film, and how to read them; or the reason why there are none."""
+def _answer(shared: mmap.mmap, length: int, cfg: DecodeConfig, recipe: PixelRecipe | None) -> dict[str, Any]:
+    """The samples in place of the film, and how to read them; or the reason why there are none. As stored where there is no recipe."""
     data = shared[:length]
     try:
         sealed = open_film(data, cfg)
         _limit(sealed.header, len(data), cfg)
-        film = read_film(sealed, recipe)
+        film = read_stored(sealed) if recipe is None else read_film(sealed, recipe)
         _unlimit()
     except DecodeError as error:
         _unlimit()
         return {"reason": error.reason}
     samples = film.samples
     np.copyto(np.ndarray(samples.shape, samples.dtype, shared), samples)
-    return {"shape": samples.shape, "dtype": samples.dtype.str, "white": film.white}
+    return {"shape": samples.shape, "dtype": samples.dtype.str, "white": film.white, "black": film.black}
 
 
 def _limit(header: Header, size: int, cfg: DecodeConfig) -> None:

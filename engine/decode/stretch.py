@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +34,16 @@ class Stretch:
             self.films = self.pixels if film_size == resolution else torch.empty(shape, device=device)
         self.infos: list[SourceInfo | None] = [None] * len(refs)
         self.failures: list[Failure | None] = [None] * len(refs)
+        self.seconds = {name: [0.0] * len(refs) for name in ("read", "decode")}  # of threads; a film is with one thread at a time
+
+    @contextmanager
+    def busy(self, index: int, name: str) -> Iterator[None]:
+        """Adds the time of a `with` block, which works on row `index`."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name][index] += perf_counter() - start
 
     def slots(self, index: int) -> list[torch.Tensor]:
         """The one or two [S, S] tensors that row `index` is to be written into."""
@@ -56,6 +68,7 @@ class Stretch:
                 for failure, info in zip(self.failures, self.infos, strict=True)
                 if failure is not None and info is not None
             },
+            seconds={name: sum(spent) for name, spent in self.seconds.items()},
         )
 
 
@@ -69,10 +82,12 @@ class SingleFilm:
     def load(self, stretch: Stretch, index: int) -> SealedFilm | None:
         """The bytes and header of row `index`, noted in the stretch; None where they cannot be had."""
         try:
-            data = self.read(stretch.refs[index].uri)
-            digest = hashlib.sha256(data).digest()
-            stretch.infos[index] = SourceInfo(digest, height=0, width=0, bits=0)
-            sealed = open_film(data, self.cfg)
+            with stretch.busy(index, "read"):
+                data = self.read(stretch.refs[index].uri)
+            with stretch.busy(index, "decode"):
+                digest = hashlib.sha256(data).digest()
+                stretch.infos[index] = SourceInfo(digest, height=0, width=0, bits=0)
+                sealed = open_film(data, self.cfg)
         except RowError as error:
             self._fail(stretch, index, error)
             return None
@@ -82,12 +97,13 @@ class SingleFilm:
 
     def develop(self, stretch: Stretch, index: int, sealed: SealedFilm) -> None:
         """The pixels of row `index`, in its slots; made here where that is safe, else by the guard."""
-        try:
-            film = self._guard.read(sealed) if sealed.header.is_risky else read_film(sealed, self.recipe)
-        except DecodeError as error:
-            self._fail(stretch, index, error)
-            return
-        self.write(stretch, index, film)
+        with stretch.busy(index, "decode"):
+            try:
+                film = self._guard.read(sealed) if sealed.header.is_risky else read_film(sealed, self.recipe)
+            except DecodeError as error:
+                self._fail(stretch, index, error)
+                return
+            self.write(stretch, index, film)
 
     def write(self, stretch: Stretch, index: int, film: Film) -> None:
         """Applies the recipe on the CPU and leaves the pixels in the slots of row `index`, wherever these lie."""

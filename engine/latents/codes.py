@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.archive.code_reader import open_codes
 from engine.archive.reader import open_archive, read_values
 from engine.archive.root import AnyPath, fingerprint_parts
 from engine.encode.gauge import Gauge, project
@@ -88,7 +89,7 @@ def read_codes(archive: AnyPath) -> Codes:
     """
     dataset = open_archive(archive)
     status, names = read_values(dataset, "status"), read_values(dataset, "sample_id")
-    latent = read_values(dataset, "latent")
+    latent = open_codes(archive).read()
     flat = latent.reshape(len(latent), -1).astype(np.float32)
     usable = np.isin(status, [int(each) for each in CODED]) & np.isfinite(flat).all(axis=1)
     rows = np.flatnonzero(usable)

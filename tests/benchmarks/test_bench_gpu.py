@@ -53,7 +53,9 @@ def test_all_parts_run_and_leave_results(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = tmp_path.glob("results/*/*.jsonl")
     head, *rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert head["quick"] is True
+    assert (head["size"], head["schema"], head["films"]) == ("quick", 2, "")
+    assert set(head["seconds"]) == {"kernels", "gpu: steps", "gpu: time to quality"}
+    assert all(row["warm_up"] == 1 and row["seeds"] for row in rows)
     steps = {row["step"] for row in rows}
     assert {"published loop", "+ Inductor, one graph", "published loop, its last loss", "+ bf16, Inductor"} <= steps
     assert any(step.startswith("floor, beside ") for step in steps)

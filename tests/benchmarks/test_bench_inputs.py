@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.decode import expected_pixels
-from benchmarks.inputs import Options, film_files, line_up
+from benchmarks.inputs import Options, film_files, films_digest, line_up, spaced
 from engine.errors import ConfigError
 from engine.source.plan import make_plan
 
@@ -64,3 +64,30 @@ def test_expected_pixels_are_block_averages_of_plain_films_only(tmp_path: Path) 
     assert expected[2, 3] == pytest.approx(samples[8:12, 12:16].mean() / 127.5 - 1)
     assert expected_pixels(path, 48) is None
     assert expected_pixels(tmp_path / "colour.png", 16) is None
+
+
+def test_the_digest_of_films_is_of_their_bytes_in_their_order(tmp_path: Path) -> None:
+    def digest_of(folder: Path) -> str:
+        return films_digest(Options(films=str(folder), scratch=tmp_path / "scratch"))
+
+    for folder, seeds in (("one", (1, 2)), ("same", (1, 2)), ("turned", (2, 1))):
+        for at, seed in enumerate(seeds):
+            write_film(tmp_path / folder / f"{at}.png", seed=seed)
+    assert digest_of(tmp_path / "one") == digest_of(tmp_path / "same") != digest_of(tmp_path / "turned")
+    of_phantoms = films_digest(Options(films="phantom:3?seed=5&size=64", scratch=tmp_path / "scratch"))
+    assert len(of_phantoms) == 64
+    assert of_phantoms != films_digest(Options(films="phantom:3?seed=6&size=64", scratch=tmp_path / "scratch"))
+    assert films_digest(Options(films="codes.zarr", scratch=tmp_path / "scratch")) == ""
+
+
+def test_settings_name_no_folder_of_this_machine() -> None:
+    told = Options(films="/data/films", codec="/data/codecs/pca", nightly=True)
+    assert told.settings() == {"films": "films", "codec": "pca", "classifier": None}
+    assert Options(films="phantom:3?seed=5").settings()["films"] == "phantom:3?seed=5"
+    assert [Options(quick=True).size, told.size, Options().size] == ["quick", "nightly", "whole"]
+
+
+def test_films_are_taken_at_equal_distances() -> None:
+    films = [Path(str(at)) for at in range(10)]
+    assert [path.name for path in spaced(films, 4)] == ["0", "2", "5", "7"]
+    assert spaced(films, 20) == films

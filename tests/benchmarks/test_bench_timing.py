@@ -6,7 +6,7 @@ from time import perf_counter
 
 import pytest
 
-from benchmarks.timing import Spread, paired_ratio, spread, take_turns
+from benchmarks.timing import WANDER, Spread, is_rate, is_timed, paired_ratio, reach, spread, take_turns, wanders
 
 
 def test_spread_is_median_and_the_middle_sixty_percent() -> None:
@@ -36,3 +36,21 @@ def test_ratio_is_of_neighbours_so_a_machine_that_slows_down_does_not_move_it() 
     assert paired_ratio([0.8 * value for value in ceiling], ceiling) == pytest.approx(0.8)
     with pytest.raises(ValueError, match="zip"):
         paired_ratio([1.0], [1.0, 2.0])
+
+
+def test_reach_holds_the_turns_the_processes_and_what_neither_shows() -> None:
+    still = [100.0] * 8
+    assert reach(still) == pytest.approx((100 * (1 - WANDER), 100 * (1 + WANDER)))
+    low, high = reach([*still, 120.0, 120.0], (8, 2))
+    assert (low, high) == pytest.approx((95, 120))
+    assert reach([70.0, 80.0, 90.0, 100.0, 110.0, 120.0])[0] == spread([70.0, 80.0, 90.0, 100.0, 110.0, 120.0]).p20
+
+
+def test_units_say_what_is_timed() -> None:
+    assert [unit for unit in ("films/s", "GB/s", "ms/shard", "us/row", "s", "dB", "MB", "share", "sd", "") if is_timed(unit)] == [
+        *("films/s", "GB/s", "ms/shard", "us/row", "s")
+    ]
+    assert is_rate("films/s")
+    assert not is_rate("ms/shard")
+    assert wanders("MB")
+    assert not wanders("dB")

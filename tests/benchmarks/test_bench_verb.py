@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import run as bench
+from benchmarks import slots
+from benchmarks.registry import BENCHMARKS, ON_GPU, asked, load
+from benchmarks.report import Row
+from benchmarks.results_file import read_results
+from benchmarks.rounds import joined
 from engine.cli import run_verb
 
 
@@ -27,23 +33,98 @@ def run_quickly(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     code = run_verb("bench", bench, [name, "--quick", "--films", "phantom:8?seed=3&size=128", "--out", str(folder / "results"), "--json"])
     lines = capsys.readouterr().out.splitlines()
     head, *rows = [json.loads(line) for line in Path(json.loads(lines[-1])["results"]).read_text().splitlines()]
-    assert head["quick"] is True
+    assert (head["size"], list(head["seconds"]), head["settings"]["films"]) == ("quick", [name], "phantom:8?seed=3&size=128")
     assert rows == json.loads(lines[-1])["rows"]
     return code, lines, rows
 
 
-def test_an_unknown_benchmark_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verb("bench", bench, ["decode", "speed"]) == 2
-    known = "decode, encode, memory, driver, scale, refine, slots, backends, kernels, train, quality, directions, class-optimisation"
-    assert capsys.readouterr().err == f"latentray bench: benchmarks are {known}, systems, gan-train; there is no such one: speed\n"
+def test_without_names_the_benchmarks_are_listed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("bench", bench, ["--json"]) == 0
+    listed = json.loads(capsys.readouterr().out.splitlines()[-1])["benchmarks"]
+    assert [each["name"] for each in listed] == list(BENCHMARKS)
+    assert all(each["question"].endswith("?") or "? " in each["question"] for each in listed)
+    by_name = {each["name"]: each for each in listed}
+    assert by_name["slots"] == {"name": "slots", "question": slots.QUESTION, "bar": slots.BAR, "lacking": ""}
+    assert "needs a trained classifier" in by_name["class-optimisation"]["lacking"]
+    assert not (workplace / "runs").exists()
+    assert run_verb("bench", bench, ["--nightly"]) == 0
+    text = capsys.readouterr().out
+    assert "gan-train: What does a classifier learn" in text
+    assert "here: not in the nightly run, an hour: latentray bench gan-train" in text
 
 
-def test_two_results_are_compared_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    row = {"benchmark": "encode", "step": "s", "median": 2.0, "unit": "films/s", "ratio": 0.5}
-    for name, median in (("a", 2.0), ("b", 3.0)):
-        (tmp_path / name).write_text("{}\n" + json.dumps(row | {"median": median}) + "\n")
-    assert run_verb("bench", bench, ["--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["encode:", "s", "2", "3", "films/s", "1.50x", "0.5", "0.5"]
+def test_every_benchmark_says_what_the_registry_asks_of_it() -> None:
+    for name in (*BENCHMARKS, *ON_GPU):
+        question, timed, _ = asked(name)
+        assert question, name
+        assert timed, name
+        assert callable(getattr(load(name), "main" if name in ON_GPU else "rows")), name
+        seeds = getattr(load(name), "SEEDS", {})
+        assert all(isinstance(seed, int) for seed in seeds.values()), name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["decode", "speed"], f"benchmarks are {', '.join(BENCHMARKS)}; there is no such one: speed"),
+        (["decode", "--rounds", "0"], "--rounds must be 1 or more: 0"),
+        (["--compare", "a.jsonl", "b.jsonl"], "no such file of results: a.jsonl"),
+    ],
+)
+def test_a_bad_request_is_one_line(words: list[str], message: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("bench", bench, words) == 2
+    assert capsys.readouterr().err == f"latentray bench: {message}\n"
+
+
+def test_what_cannot_run_here_stays_a_row_with_its_reason(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_verb(
+        "bench", bench, ["class-optimisation", "gan-train", "--nightly", "--films", "phantom:2?size=64", "--out", "none", "--json"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    rows = json.loads(lines[-1])["rows"]
+    assert [row["unavailable"].partition(",")[0] for row in rows] == ["not in the nightly run"] * 2
+    assert "median" not in rows[0]
+    assert any(line.split()[:1] == ["all"] and line.endswith(" s") for line in lines)
+
+
+def test_a_codec_that_is_none_is_refused_alone_and_a_row_among_others(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--quick", "--films", "phantom:2?size=64", "--codec", "no-such-codec", "--out", "refused", "--json"]
+    assert run_verb("bench", bench, ["directions", *words]) == 1  # `encode` was run, and failed
+    assert run_verb("bench", bench, ["systems", *words]) == 2
+    assert "no-such-codec" in capsys.readouterr().err.splitlines()[-1]
+    assert len(list(Path("refused").glob("*/*.jsonl"))) == 1
+    assert run_verb("bench", bench, ["systems", "kernels", *words]) == 1
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [row["benchmark"] for row in rows if row["failed"]] == ["systems"]
+
+
+def test_rounds_are_joined_row_by_row() -> None:
+    rate = Row(benchmark="b", step="s", unit="films/s", values=(1.0, 2.0), ratio=2.0, figures={"command s": 3.0})
+    films = Row(benchmark="b", step="f", unit="dB", values=(20.0, 30.0), value_of="film")
+    again = replace(rate, values=(4.0, 5.0), ratio=4.0, figures={"command s": 5.0})
+    broken = Row(benchmark="b", step="s", failed="codes differ")
+    joined_rate, joined_films = joined([[rate, films], [again, films]])
+    assert (joined_rate.values, joined_rate.blocks, joined_rate.ratio) == ((1.0, 2.0, 4.0, 5.0), (2, 2), 3.0)
+    assert joined_rate.figures == {"command s": 4.0}
+    assert joined_films == films
+    assert joined([[rate], [broken]]) == [broken]
+    assert joined([[rate]]) == [rate]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU they are timed, for minutes")
+def test_twice_runs_twice_and_compares(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = workplace / "twice"
+    words = ["kernels", "--quick", "--twice", "--rounds", "2", "--films", "phantom:2?size=64", "--out", str(out)]
+    assert run_verb("bench", bench, words) == 0
+    first, second = (read_results(path) for path in sorted(out.glob("*/*.jsonl")))
+    measured = [row for row in first.rows if row.values]
+    assert {row.blocks for row in measured} == {(1, 1)}
+    assert first.head.rounds == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{len(first.rows)} of {len(first.rows)} steps that are in both: same"
+    assert run_verb("bench", bench, ["--compare", str(first.path), str(second.path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-5:] == lines[-5:]
 
 
 @pytest.mark.slow
@@ -59,20 +140,20 @@ def test_decode_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 def test_encode_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, lines, rows = run_quickly("encode", workplace, capsys)
     assert code == 0
     assert "checks: passed" in lines
-    assert [row["step"] for row in rows] == [
-        *("decode only, beside --workers 0", "encode --workers 0"),
-        *("decode only, beside --workers 2", "encode --workers 2"),
-    ]
-    for ceiling, job in (rows[:2], rows[2:]):
-        assert len(ceiling["values"]) == len(job["values"]) == 2
-        assert 0 < job["ratio"] < 1.5
-        assert 10 < job["quality"]["PSNR dB"] < 60
-        assert job["settings"]["decoder"] == ceiling["settings"]["decoder"]
+    by_step = {str(row["step"]): row for row in rows}
+    deep = ["decode only", "model only", "encode --workers 0", "plain script"]
+    steps = [*(f"PCA: {step}" for step in deep), *(f"PCA, 20 steps: {step}" for step in (deep[0], deep[2], "published loop"))]
+    assert list(by_step)[:-1] == [*steps, *(f"convnext-tiny-64: {step}" for step in deep)]
+    assert rows[-1]["step"] == "AutoencoderKL 4x 256x256: medvae_inference"
+    job, script = by_step["PCA: encode --workers 0"], by_step["PCA: plain script"]
+    assert 0 < job["ratio"] < 1.5
+    assert 0 < job["figures"]["decode busy %"] <= 100
+    assert job["quality"]["PSNR dB"] == pytest.approx(script["quality"]["PSNR dB"], abs=0.1)
+    assert job["settings"]["decoder"] in ("cpu", "dali")
 
 
 @pytest.mark.slow

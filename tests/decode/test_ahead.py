@@ -40,7 +40,7 @@ def pixels_of(ahead: DecodeAhead, work: Shard) -> tuple[list[int], list[int], to
 
 
 def test_announced_shards_are_the_same_films(decoder: Decoder) -> None:
-    plain, ahead = DecodeAhead(decoder), DecodeAhead(decoder)
+    plain, ahead = DecodeAhead(decoder, batch_size=2), DecodeAhead(decoder, batch_size=2)
     for index in range(3):
         batches = ahead.take(shard(index))
         if index < 2:
@@ -58,10 +58,24 @@ def test_announced_shards_are_the_same_films(decoder: Decoder) -> None:
 
 
 def test_another_shard_than_the_announced_one_gets_its_own_films(decoder: Decoder) -> None:
-    ahead = DecodeAhead(decoder)
+    ahead = DecodeAhead(decoder, batch_size=2)
     ahead.begin(shard(1))
     assert pixels_of(ahead, shard(2))[0] == [8, 9, 10, 11]
     again = replace(shard(1), attempt=2, poison=frozenset({6}))  # the same shard after a death is not what was begun
     assert pixels_of(ahead, again)[:2] == ([4, 7], [5])
     ahead.begin(shard(0))
     ahead.close()
+
+
+def test_a_shard_of_one_batch_has_another_begun_behind_it(decoder: Decoder) -> None:
+    for batch_size, begun in ((2, [1]), (4, [1, 2])):
+        ahead = DecodeAhead(decoder, batch_size=batch_size)
+        ahead.begin(shard(1), shard(2))
+        ahead.begin(shard(1), shard(2))
+        assert [each.shard.index for each in ahead._begun] == begun
+        assert pixels_of(ahead, shard(1))[0] == [4, 6, 7]
+        assert pixels_of(ahead, shard(2))[0] == [8, 9, 10, 11]
+        ahead.begin(shard(1))
+        ahead.begin(shard(0))  # not what was announced
+        assert [each.shard.index for each in ahead._begun] == [0]
+        ahead.close()

@@ -259,3 +259,13 @@ def test_dali_on_a_gpu_stays_within_the_tolerance() -> None:
         assert gpu.pixels.is_cuda
         assert not gpu.failures
         assert (gpu.pixels.cpu() - cpu.pixels).abs().max() <= 2 * RECIPE.tolerance
+
+
+def test_a_batch_tells_what_its_threads_were_busy_with(build: Build) -> None:
+    (batch,) = build().batches(refs_of(["png8", "gone"]))
+    assert len(batch.failures) == 1
+    assert batch.seconds["read"] > 0
+    assert batch.seconds["decode"] > 0
+    (nothing,) = build().batches(refs_of(["gone"]))
+    assert nothing.seconds["read"] > 0
+    assert nothing.seconds["decode"] == 0
