@@ -1,4 +1,4 @@
-"""One array's chunks as bytes, encoded and decoded in memory by Zarr itself: no old object is read, so a torn one cannot harm."""
+"""One array's chunks as bytes, encoded and decoded in memory, as Zarr does it: no old object is read, so a torn one cannot harm."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import zarr
 from zarr.buffer.cpu import Buffer
 from zarr.storage import MemoryStore
 
+from engine.archive.plain_chunk import PlainChunk
 from engine.archive.root import Root, canonical_json
 
 Column = np.ndarray[Any, Any]
@@ -28,6 +29,7 @@ class ChunkCodec:
         self._length, *row_shape = document["shape"]
         self.row_shape: tuple[int, ...] = tuple(row_shape)
         self._rows = int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
+        self._plain = PlainChunk(document) if PlainChunk.suits(document) else None
         self.dtype_name = str(document["data_type"])
 
     def key(self, index: int) -> str:
@@ -36,6 +38,8 @@ class ChunkCodec:
 
     def encode(self, index: int, values: Column) -> bytes | None:
         """The object of one chunk, or None where every value is fill and Zarr keeps no object."""
+        if self._plain is not None:
+            return self._plain.encode(values)
         objects, array = self._scratch
         array[self._slice(index)] = values
         written = objects.pop(self._local_key(index), None)  # gone again, so that the next attempt reads nothing either

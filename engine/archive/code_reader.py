@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _WHOLE = google_crc32c.value(bytes(_CHECKSUM_BYTES))  # of any bytes that are fo
 _PLACE = struct.Struct("<QQ")  # of an inner chunk in its shard: offset and bytes, all ones where there is none
 _ABSENT = 2**64 - 1
 _MOST_THREADS, _BYTES_WORTH_A_THREAD = 16, 2**22
+_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Found = TypeVar("Found")
 
 
@@ -57,6 +59,7 @@ class CodeReader:
         self._suffix = "/0" * (len(node["shape"]) - 1)
         self.shape: tuple[int, ...] = tuple(node["shape"])
         self.dtype: np.dtype[Any] = np.dtype(node["data_type"]).newbyteorder("<")
+        self._room = _Room()
         self._row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
 
     def __len__(self) -> int:
@@ -127,18 +130,23 @@ class CodeReader:
 
     def _inner_chunks(self, shard: int) -> list[memoryview | None]:
         """The inner chunks of a shard, checked, None for those that are fill; its object is read once."""
-        data = self._store.read_or_none(self._key(shard))
+        data = self._object(shard)
         if data is None:
             return [None] * (self._layout.shard_rows // self._layout.inner_rows)
         return [_checked_bytes(data)] if self._layout.is_plain else [_placed(data, place) for place in self._index(data)]
 
     def _inner_chunk(self, shard: int, inner: int) -> memoryview | None:
-        data = self._store.read_or_none(self._key(shard))
+        data = self._object(shard)
         if data is None or self._layout.is_plain:
             return None if data is None else _checked_bytes(data)
         return _placed(data, self._index(data)[inner])
 
-    def _index(self, data: bytes) -> list[tuple[int, int]]:
+    def _object(self, shard: int) -> _Bytes | None:
+        """The object of a shard, in room that this thread's next one takes: fresh memory for each costs more than reading it."""
+        data = self._store.read_into(self._key(shard), self._room)
+        return None if data is None else np.frombuffer(data, dtype=np.uint8)
+
+    def _index(self, data: _Bytes) -> list[tuple[int, int]]:
         size = self._layout.shard_rows // self._layout.inner_rows * _PLACE.size + _CHECKSUM_BYTES
         if len(data) < size:
             raise ValueError("too short for a shard")
@@ -163,16 +171,28 @@ class CodeReader:
             raise ArchiveError("the archive is damaged, and `latentray verify` names the object; array latent") from error
 
 
-def _placed(data: bytes, place: tuple[int, int]) -> memoryview | None:
+def _placed(data: _Bytes, place: tuple[int, int]) -> memoryview | None:
     offset, size = place
     return None if offset == _ABSENT else _checked_bytes(data[offset : offset + size])
 
 
-def _checked_bytes(data: bytes) -> memoryview:
+def _checked_bytes(data: _Bytes) -> memoryview:
     """What stands before the crc32c of some bytes, not copied."""
     if google_crc32c.value(data) != _WHOLE:
         raise ValueError("the checksum is another")
-    return memoryview(data)[:-_CHECKSUM_BYTES]
+    return data.data[:-_CHECKSUM_BYTES]
+
+
+class _Room(threading.local):
+    """Memory of one thread, as large as the largest object that it has read."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, dtype=np.uint8)
+
+    def __call__(self, size: int) -> memoryview:
+        if len(self._bytes) < size:
+            self._bytes = np.empty(size, dtype=np.uint8)
+        return self._bytes.data[:size]
 
 
 def _layout(node: dict[str, Any]) -> _Layout:

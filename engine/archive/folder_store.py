@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ _ADVICE = {
     errno.EOPNOTSUPP: "the file system has no hard links, which the archive needs; use another --archive",
     errno.EROFS: "the file system is read-only; use another --archive",
 }
+Room = Callable[[int], memoryview]  # so many bytes to write to, which may be those of an earlier call
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,22 @@ class FolderStore:
         with clear_errors(target, doing="read"):
             try:
                 return target.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def read_into(self, key: str, room: Room) -> memoryview | None:
+        target = self.path / key
+        with clear_errors(target, doing="read"):
+            try:
+                with target.open("rb", buffering=0) as file:
+                    view = room(os.fstat(file.fileno()).st_size)
+                    done = 0
+                    while done < len(view):
+                        count = file.readinto(view[done:])
+                        if not count:
+                            break  # cut meanwhile: what is there fails its checksum
+                        done += count
+                    return view[:done].toreadonly()
             except (FileNotFoundError, NotADirectoryError):
                 return None
 

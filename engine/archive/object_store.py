@@ -72,6 +72,10 @@ class ObjectStore:
 
         return self._tried(lambda: present(lambda: bytes(obstore.get(self._within, key).bytes())), doing="read")
 
+    def read_into(self, key: str, room: Callable[[int], memoryview]) -> memoryview | None:
+        data = self.read_or_none(key)
+        return None if data is None else memoryview(data)
+
     def sha256(self, key: str) -> str:
         return hashlib.sha256(self.read(key)).hexdigest()
 

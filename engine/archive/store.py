@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from engine.archive.folder_store import ROOT_KEY, FolderStore, clear_errors, is_temporary, sync_folder
+from engine.archive.folder_store import ROOT_KEY, FolderStore, Room, clear_errors, is_temporary, sync_folder
 from engine.errors import ArchiveError
 
 AnyPath = str | PathLike[str]
@@ -53,6 +53,10 @@ class Store(Protocol):
 
     def read_or_none(self, key: str) -> bytes | None:
         """One object, None where there is none."""
+        ...
+
+    def read_into(self, key: str, room: Room) -> memoryview | None:
+        """One object in the bytes that `room` gives for its size, or in its own; read-only. None where there is none."""
         ...
 
     def sha256(self, key: str) -> str:
