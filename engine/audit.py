@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from engine import metrics
-from engine.config import MapsConfig
+from engine.config import DecodeConfig, MapsConfig
 from engine.decompose import Decomposer
 from engine.encode.precision import DTYPES
 from engine.errors import ArchiveError
+from engine.fidelity.target import parse_target
+from engine.film_layer import FilmReader, breach, read_film
 from engine.lung_box import FINDER
 from engine.records import ImageRef, PixelBatch
 from engine.replay import Replay
@@ -32,8 +34,8 @@ def audit_rows(archive: str | Path, plan_path: Path, *, count: int = 16, seed: i
     """Checks up to `count` ok rows drawn with `seed`; returns (sample_id, what is wrong) for those that fail.
 
     Each film is read again from where the plan says. Its digest must be the recorded one; its stored code must reconstruct it to the
-    recorded error; where nothing was refined, encoding it again must give the stored code; and where maps are stored, taking its stored
-    code apart again must give them. Raises ArchiveError without a plan.
+    recorded error; where nothing was refined, encoding it again must give the stored code; where maps are stored, taking its stored
+    code apart again must give them; and a layer must give the film to the error that was promised. Raises ArchiveError without a plan.
     """
     if not plan_path.exists():
         raise ArchiveError(f"level 4 reads films again and needs the plan, which is not there: {plan_path}")
@@ -43,12 +45,46 @@ def audit_rows(archive: str | Path, plan_path: Path, *, count: int = 16, seed: i
     refs = _refs(plan_path, {int(row) for row in rows})
     problems: list[tuple[str, str]] = []
     maps = MapAudit(replay) if "maps" in replay.parts else None
+    layers = LayerAudit(replay) if "fidelity" in replay.parts else None
     for pixels in replay.sources(refs):
         problems += [(failure.sample_id, f"the film cannot be read again: {failure.reason}") for failure in pixels.failures]
         if pixels.refs:
             problems += _check(replay, pixels)
             problems += maps.check(pixels) if maps else []
+            problems += layers.check(pixels) if layers else []
+    if layers:
+        layers.close()
     return problems
+
+
+class LayerAudit:
+    """Decodes the layers of an archive and holds them against the films that they promise."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay, self._target = replay, parse_target(replay.parts["fidelity"]["target"])
+        self._reader = FilmReader(DecodeConfig(**replay.parts["limits"]), replay.codec.recipe)
+
+    def check(self, pixels: PixelBatch) -> list[tuple[str, str]]:
+        """(sample_id, what is wrong) for each film whose layer is not what was promised, or not what was recorded instead."""
+        found: list[tuple[str, str]] = []
+        for ref in pixels.refs:
+            some = self._replay.dataset.isel(sample=ref.row)
+            try:
+                back = read_film(self._replay, ref.row)
+            except ArchiveError as error:
+                found.append((ref.sample_id, str(error)))
+                continue
+            if back is None:
+                found.append((ref.sample_id, "the row has a code, but no layer"))
+                continue
+            target = self._target if some["layer_met"].item() else parse_target("none")
+            wrong = breach(self._reader.film(ref), back, target, recorded=float(some["layer_psnr"].item()))
+            found += [(ref.sample_id, wrong)] if wrong else []
+        return found
+
+    def close(self) -> None:
+        """Ends the reader's processes."""
+        self._reader.close()
 
 
 class MapAudit:

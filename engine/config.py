@@ -115,6 +115,21 @@ class MapsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FidelityConfig:
+    """The layer beside the codes. `target`: none, bytes=N, psnr=DB, max-error=K or lossless. `strict`: a film that cannot meet it fails.
+
+    `way`: how films are coded, as plain values; {} until it is chosen, by what `figures` say of each way that was tried. `region`: the
+    manifest's column with what is kept exactly, or "".
+    """
+
+    target: str = "none"
+    strict: bool = False
+    way: dict[str, Any] = field(default_factory=dict)
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    region: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """Everything a worker needs to turn shards into rows of one archive. Plain values only: it is sent to other machines as it is."""
 
@@ -128,6 +143,7 @@ class EngineConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     maps: MapsConfig | None = None  # None: codes alone
+    fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     seed: int = 0
     code_step: float = 0.0  # codes are stored as multiples of it; 0: as they are
     films: int = 0  # about how many one worker will code, where it is known: whether compiling pays

@@ -26,6 +26,7 @@ from engine.decompose import Decomposer, Maps, Parts, describe_maps
 from engine.encode.codec import Codec, load_codec
 from engine.encode.compile import Prepared, prepare
 from engine.errors import FingerprintMismatch
+from engine.film_layer import FilmLayers, LayerRow
 from engine.records import Failure, ImageRef, PixelBatch, Shard, ShardReceipt, Status
 from engine.refine.descent import Film
 from engine.refiner import Refiner, build_refiner, weights_of
@@ -53,13 +54,14 @@ class Flow:
         decoder: Decoder,
         writer: ShardWriter | None,
         decomposer: Decomposer | None = None,
+        layers: FilmLayers | None = None,
     ) -> None:
         self.prepared, self.refiner = prepared, refiner
         self._cfg = cfg
         self._codec = codec
         self._decoder = decoder
         self._writer = writer
-        self._decomposer = decomposer
+        self._decomposer, self._layers = decomposer, layers
         self._ahead = DecodeAhead(decoder, batch_size=cfg.batch_size)
 
     def encode(self, shard: Shard, *, following: Sequence[Shard] = ()) -> ShardReceipt:
@@ -106,12 +108,14 @@ class Flow:
 
     @property
     def _further(self) -> dict[str, RowArray]:
-        return {} if self._decomposer is None else self._decomposer.arrays
+        return {name: array for part in (self._decomposer, self._layers) if part is not None for name, array in part.arrays.items()}
 
     def close(self) -> None:
         """Stops the decoder's threads."""
         self._ahead.close()
         self._decoder.close()
+        if self._layers is not None:
+            self._layers.close()
 
     def _run(
         self, batches: Iterable[PixelBatch], refs: Sequence[ImageRef], rows: RowTable, clock: StageClock, refiner: Refiner | None
@@ -208,13 +212,17 @@ class Flow:
         with clock.stage("metrics"):
             quality = self._quality(batch, stored, parts, rows)
         maps = self._maps(batch, parts, rows, clock)
+        layers = self._coded_films(batch, stored, rows, clock)
         finite = np.isfinite(stored.reshape(len(stored), -1)).all(axis=1)
         for at, ref in enumerate(batch.refs):
             fault = maps.faults[at] if finite[at] else (Status.NONFINITE, "the code is not finite in the stored type")
             if fault is not None:
                 rows.fail(Failure(ref.row, ref.sample_id, fault[0], "encode", fault[1]))
                 continue
-            rows.put_further(ref, {name: values[at] for name, values in maps.arrays.items()})
+            if layers[at].fault:
+                rows.fail(Failure(ref.row, ref.sample_id, Status.ENCODE_ERROR, "fidelity", layers[at].fault))
+                continue
+            rows.put_further(ref, {name: values[at] for name, values in maps.arrays.items()} | layers[at].values)
             rows.put_latent(ref, stored[at], int(kept.steps[at]), {name: float(values[at]) for name, values in quality.items()})
             if kept.stop and kept.stop[at] == "diverged":
                 reason = "refinement met a loss that is not finite; the best finite code is kept"
@@ -232,6 +240,12 @@ class Flow:
         with clock.stage("maps"):
             sources = [rows.source_size(ref) for ref in batch.refs]
             return self._decomposer.maps(parts, batch.pixels, [ref.sample_id for ref in batch.refs], sources)
+
+    def _coded_films(self, batch: CodedBatch, stored: np.ndarray[Any, Any], rows: RowTable, clock: StageClock) -> list[LayerRow]:
+        if self._layers is None:
+            return [LayerRow({})] * len(batch.refs)
+        with clock.stage("fidelity"):
+            return self._layers.rows(batch.refs, [rows.source_digest(ref) for ref in batch.refs], stored)
 
     def _as_stored(self, latents: Tensor, rows: RowTable) -> np.ndarray[Any, Any]:
         """What is beyond half precision becomes infinite, and then a `nonfinite` row."""
@@ -285,6 +299,7 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
         decoder=decoder,
         writer=ShardWriter(cfg.archive) if write else None,
         decomposer=None if cfg.maps is None else Decomposer(codec, cfg.maps, precision=prepared.precision),
+        layers=None if cfg.fidelity.target == "none" else FilmLayers(cfg.fidelity, cfg.decode, codec),
     )
 
 

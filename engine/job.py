@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from engine.archive.schema import ArchiveSpec
 from engine.archive.store import is_url, open_store
 from engine.archive.writer import create_archive
 from engine.code_step import default_step
-from engine.config import DecodeConfig, EngineConfig, RefineConfig, StorageDtype, check_choice, parse_loss
+from engine.config import DecodeConfig, EngineConfig, FidelityConfig, RefineConfig, StorageDtype, check_choice, parse_loss
 from engine.decompose import check_decomposes, check_lung_ids, describe_maps, map_arrays
 from engine.encode.codec import Codec, codec_files, load_codec
 from engine.encode.compile import check_backend
 from engine.errors import ArchiveError, CodecError, ConfigError, FingerprintMismatch
+from engine.fidelity.target import parse_target
+from engine.film_layer import FILMS_TO_CHOOSE, choose, describe_fidelity, layer_arrays
 from engine.refine.build_objective import check_objective, describe_weights
 from engine.refine.objective import check_loss
 from engine.refiner import weight_source
@@ -81,8 +85,8 @@ class JobConfig:
 def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobConfig:
     """The settings of one job from flat keywords, as the command line names them; unknown ones raise ConfigError."""
     renamed = {"refine_steps": "steps", "refine_lr": "lr", "refine_optimiser": "optimiser", "weights": "perceptual_weights"}
-    renamed |= {"id": "id_from"}
-    groups: dict[type, dict[str, Any]] = {JobConfig: {}, EngineConfig: {}, DecodeConfig: {}, RefineConfig: {}}
+    renamed |= {"id": "id_from", "fidelity": "target", "fidelity_strict": "strict"}
+    groups: dict[type, dict[str, Any]] = {JobConfig: {}, EngineConfig: {}, DecodeConfig: {}, RefineConfig: {}, FidelityConfig: {}}
     for name, value in settings.items():
         field = renamed.get(name, name)
         owner = next((group for group in groups if field in group.__dataclass_fields__), None)  # type: ignore[attr-defined]
@@ -97,6 +101,7 @@ def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobCon
         codec="demo" if codec == "demo" else str(Path(codec).absolute()),  # workers may run in other folders
         decode=DecodeConfig(**groups[DecodeConfig]),
         refine=RefineConfig(**groups[RefineConfig]),
+        fidelity=FidelityConfig(**groups[FidelityConfig]),
         **groups[EngineConfig],
     )
     return JobConfig(source=os.fspath(source), engine=engine, **groups[JobConfig])
@@ -105,12 +110,14 @@ def job_config(source: str, archive: str, codec: str, **settings: Any) -> JobCon
 def plan_job(job: JobConfig, path: Path, *, shard_rows: int | None = None) -> Plan:
     """Lists the source and fixes rows, ids and shards in a plan file; `shard_rows` are those of an archive that is continued."""
     rows: int | Callable[[int], int] = job.shard_rows or shard_rows or (lambda films: default_shard_rows(films, job.engine))
-    return make_plan(job.source, path, shard_rows=rows, id_from=job.id_from, limit=job.limit, hash_key=job.hash_key)
+    plan = make_plan(job.source, path, shard_rows=rows, id_from=job.id_from, limit=job.limit, hash_key=job.hash_key)
+    return plan.with_region(job.engine.fidelity.region) if has_layer(job) and job.engine.fidelity.region else plan
 
 
 def default_shard_rows(films: int, cfg: EngineConfig) -> int:
     """A shard is what a kill can cost and what a worker is given: 64 to a run, in whole batches, no more than minutes of work each."""
-    most = 64 if cfg.refine.steps or cfg.maps else 1024  # a shard is held in memory, and maps are large
+    is_large = cfg.maps is not None or cfg.fidelity.target != "none"  # a shard is held in memory
+    most = 64 if cfg.refine.steps or is_large else 1024
     batches = max(1, round(films / 64 / cfg.batch_size))
     return max(cfg.batch_size, min(most, batches * cfg.batch_size))
 
@@ -147,6 +154,7 @@ def decide(job: JobConfig, scratch: Path) -> tuple[JobConfig, Codec, Plan, bool]
         raise ArchiveError(f"there is no archive to resume: {archive}")
     known = fingerprint_parts(archive) if is_there and not job.overwrite else None
     plan = plan_job(job, scratch / "plan.parquet", shard_rows=int(known["shard_rows"]) if known else None)
+    job = with_way(job, codec, plan, known)
     if job.engine.maps is not None:
         check_lung_ids(job.engine.maps, (ref.sample_id for shard in plan.shards() for ref in shard.refs))
     if known:
@@ -174,6 +182,9 @@ def check_request(job: JobConfig, codec: Codec) -> None:
     if job.engine.maps is not None:
         check_decomposes(codec)
         describe_maps(job.engine.maps)
+    parse_target(job.engine.fidelity.target)
+    if job.engine.fidelity.region and not has_layer(job):
+        raise ConfigError(f"--region names what a layer keeps exactly; ask for one with --fidelity: {job.engine.fidelity.region}")
     if not (job.address or os.environ.get("RAY_ADDRESS")):  # elsewhere workers have other machines, and refuse before they take work
         check_backend(job.engine.backend)
     if refine.steps and job.engine.precision == "fp16":
@@ -186,6 +197,33 @@ def check_request(job: JobConfig, codec: Codec) -> None:
         check_objective(refine.loss, resolution=codec.recipe.resolution, lpips_net=refine.lpips_net, lpips_size=refine.lpips_size)
     if refine.steps:
         _perceptual_weights(refine)
+
+
+def has_layer(job: JobConfig) -> bool:
+    """Whether films are stored beside their codes."""
+    return job.engine.fidelity.target != "none"
+
+
+def with_way(job: JobConfig, codec: Codec, plan: Plan, known: dict[str, Any] | None) -> JobConfig:
+    """The job with the way in which its films are coded: that of the archive which is continued, else one measured on the first films."""
+    cfg = job.engine
+    if not has_layer(job):
+        return job
+    if known is not None:
+        fidelity = replace(cfg.fidelity, way=known.get("fidelity", {}).get("way", {}))
+    else:
+        refs = list(islice((ref for shard in plan.shards() for ref in shard.refs), FILMS_TO_CHOOSE))
+        choice = choose(refs, codec, cfg, dtype=job.dtype)
+        fidelity = replace(cfg.fidelity, way=choice.way.to_json(), figures=choice.figures)
+    return replace(job, engine=replace(cfg, fidelity=fidelity))
+
+
+def _regions(plan: Plan) -> dict[str, str]:
+    """What the films' regions are, for the fingerprint."""
+    if not plan.region:
+        return {}
+    regions = "\n".join(str(value or "") for value in plan.labels(plan.region).to_pylist())
+    return {"regions": hashlib.sha256(regions.encode()).hexdigest()}
 
 
 def with_codec_defaults(job: JobConfig, codec: Codec) -> JobConfig:
@@ -213,6 +251,7 @@ def fingerprint_of(job: JobConfig, codec: Codec, plan: Plan) -> dict[str, Any]:
         "shard_rows": plan.shard_rows,
         "plan": plan.digest,
         **({"maps": describe_maps(cfg.maps)} if cfg.maps else {}),  # left out of others, so that those begun without them go on
+        **({"fidelity": describe_fidelity(cfg.fidelity) | _regions(plan)} if has_layer(job) else {}),
     }
 
 
@@ -276,7 +315,8 @@ def _create(job: JobConfig, codec: Codec, archive: str, plan: Plan) -> None:
         software=software_versions(),
         plan_digest=plan.digest,
         plan_sha256=plan.file_sha256,
-        more=map_arrays(codec.recipe.resolution) if job.engine.maps else {},
+        attributes={"fidelity": {"ways": job.engine.fidelity.figures}} if has_layer(job) else {},
+        more=(map_arrays(codec.recipe.resolution) if job.engine.maps else {}) | (layer_arrays() if has_layer(job) else {}),
     )
     if job.overwrite:
         remove_archive(archive)

@@ -1,46 +1,90 @@
-"""Films out of an archive: one 8-bit gray PNG a code."""
+"""Films out of an archive, a gray PNG each: of its layer, the film itself, or of its code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
+import numpy as np
 
 from engine.archive.reader import open_archive, read_values
 from engine.errors import ArchiveError, ConfigError
+from engine.film_layer import read_film
 from engine.pictures import safe_name, to_bytes
+from engine.records import FilmSamples
 from engine.replay import Replay
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What `reconstruct` did: films written, and rows among those asked for that hold no code."""
+    """What `reconstruct` did: films written, `from_layer` of them at their own size, and rows among those asked for that hold no code."""
 
     films: int
     without_code: int
     size: int
+    from_layer: int = 0
 
 
 def reconstruct(
-    archive: str | Path, out: Path, *, rows: Sequence[int] | None = None, size: int | None = None, codec: str | None = None
+    archive: str | Path,
+    out: Path,
+    *,
+    rows: Sequence[int] | None = None,
+    size: int | None = None,
+    codec: str | None = None,
+    source: Literal["layer", "code"] | None = None,
 ) -> Written:
-    """Writes `<sample_id>.png` for each of `rows` (all by default) that holds a code, `size` pixels square (the codec's by default)."""
+    """Writes `<sample_id>.png` for each of `rows` (all by default) that holds a code.
+
+    From its layer, where `source` is not "code" and no size is asked for: the samples of the film itself, 16-bit where it is deeper than 8,
+    signed ones raised by 2^(bits - 1). From its code: 8-bit, `size` pixels square (the codec's by default).
+    Raises ConfigError where layers are asked for and the archive has none.
+    """
     replay = Replay(archive, codec=codec)
     ids = replay.sample_ids
     wanted = range(len(ids)) if rows is None else rows
     with_code = [row for row in wanted if replay.has_code(row)]
+    if source == "layer" and "layer" not in replay.dataset:
+        raise ConfigError(f"archive holds no layer, encode with --fidelity, or reconstruct --from code: {archive}")
+    if source == "layer" and size is not None:
+        raise ConfigError(f"films of a layer have their own size; --size is for --from code: {size}")
+    use_layer = "layer" in replay.dataset and source != "code" and size is None
+    without: list[int] = []  # rows whose films come from their codes
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for some, films in replay.batches(with_code, size=size):
-            for row, film in zip(some, films.numpy(), strict=True):
-                path = out / safe_name(ids[row])
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(cv2.imencode(".png", to_bytes(film[0]))[1].tobytes())
+        for row in with_code:
+            film = read_film(replay, row) if use_layer else None
+            if film is None:
+                without.append(row)
+            else:
+                _write(out / safe_name(ids[row]), unsigned(film))
+        for some, films in replay.batches(without, size=size):
+            for row, made in zip(some, films.numpy(), strict=True):
+                _write(out / safe_name(ids[row]), to_bytes(made[0]))
     except OSError as error:
         raise ArchiveError(f"films cannot be written: {error.strerror}: {out}") from None
-    return Written(films=len(with_code), without_code=len(wanted) - len(with_code), size=size or replay.codec.recipe.resolution)
+    return Written(
+        films=len(with_code),
+        without_code=len(wanted) - len(with_code),
+        size=size or replay.codec.recipe.resolution,
+        from_layer=len(with_code) - len(without),
+    )
+
+
+def unsigned(film: FilmSamples) -> np.ndarray[Any, Any]:
+    """Samples as a PNG holds them: uint8 up to 8 bits, else uint16; signed ones raised by 2^(bits - 1), so that none is below 0."""
+    samples = film.samples
+    if samples.dtype.kind == "i":
+        samples = samples.astype(np.int32) + 2 ** (film.bits - 1)
+    return samples.astype(np.uint8 if film.bits <= 8 else np.uint16)
+
+
+def _write(path: Path, picture: np.ndarray[Any, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def check_size(size: int | None, *, least: int = 1) -> None:

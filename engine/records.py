@@ -26,11 +26,15 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One film as the plan names it: `row` in the archive, a unique `sample_id`, and the `uri` it is read from."""
+    """One film as the plan names it: `row` in the archive, a unique `sample_id`, and the `uri` it is read from.
+
+    `region`: the part that a fidelity layer keeps exactly, a box "x0,y0,x1,y1" or where a mask lies; "" for none.
+    """
 
     row: int
     sample_id: str
     uri: str
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)

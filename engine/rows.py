@@ -38,7 +38,7 @@ class RowTable:
         }
         self._further = dict(further or {})
         for name, array in self._further.items():
-            self.columns[name] = np.full((n, *array.shape), array.fill, dtype=array.dtype)
+            self.columns[name] = np.full((n, *array.shape), array.fill, dtype=array.column_dtype)
 
     @property
     def num_rows(self) -> int:
@@ -56,6 +56,10 @@ class RowTable:
         self.columns["source_sha256"][at] = np.frombuffer(info.sha256, dtype="u1") if info.sha256 else 0
         for name, value in (("source_height", info.height), ("source_width", info.width), ("source_bits", info.bits)):
             self.columns[name][at] = value
+
+    def source_digest(self, ref: ImageRef) -> bytes:
+        """sha256 of a film's file, as `put_source` recorded it."""
+        return bytes(self.columns["source_sha256"][self._place[ref.row]].tobytes())
 
     def source_size(self, ref: ImageRef) -> tuple[int, int]:
         """Height and width of a film's file, as `put_source` recorded them."""

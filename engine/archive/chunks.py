@@ -31,6 +31,7 @@ class ChunkCodec:
         self._rows = int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
         self._plain = PlainChunk(document) if PlainChunk.suits(document) else None
         self.dtype_name = str(document["data_type"])
+        self.column_dtype = np.dtype(object if self.dtype_name in ("string", "bytes") else self.dtype_name)
 
     def key(self, index: int) -> str:
         """Where the object of chunk `index` lies in the store, as in `latent/c/3/0/0`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import MemoryStore
 
 from engine.archive.root import CODEC, COMMIT, FORMAT, FORMAT_VERSION, ROOT_KEY, canonical_json, fingerprint, sealed, sha256
@@ -22,6 +24,8 @@ INNER_CHUNK_BYTES = 2**20  # of latents, before compression: what a reader of si
 # bytes does not spoil the code words of the first. Higher levels look for repeats that codes do not have, and read more slowly.
 PLANE_BYTES, BLOSC_LEVEL = 2**17, 1
 CODEC_CHUNK_BYTES = 4 * 2**20
+BYTES = "bytes"  # as zarr-extensions registers it
+_BYTES_IN_ZARR = "variable_length_bytes"  # as Zarr-Python writes it, which warns and reads either
 SOURCE_PARTS = ("plan", "source")  # the parts of a fingerprint that say which films; archives that differ only there can be merged
 OWN_ATTRIBUTES = frozenset(
     {
@@ -35,7 +39,10 @@ Documents = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class RowArray:
-    """One more array along `sample`: `dtype` as in "u1", the names and lengths of its further dimensions. Fill is 0, NaN for floats."""
+    """One more array along `sample`: `dtype` as in "u1", the names and lengths of its further dimensions. Fill is 0, NaN for floats.
+
+    `dtype` "bytes": a byte string of any length a row, b"" where there is none; such an array has no further dimensions.
+    """
 
     dtype: str
     dims: tuple[str, ...] = ()
@@ -43,9 +50,16 @@ class RowArray:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def fill(self) -> float:
+    def fill(self) -> Any:
         """What a row without a value holds."""
+        if self.dtype == BYTES:
+            return b""
         return float("nan") if np.dtype(self.dtype).kind == "f" else 0
+
+    @property
+    def column_dtype(self) -> np.dtype[Any]:
+        """The type of a NumPy column of such rows."""
+        return np.dtype(object if self.dtype == BYTES else self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +110,7 @@ def static_objects(spec: ArchiveSpec, codec_files: Mapping[str, bytes] | None) -
     objects = _arrays(spec) | _codec_arrays(codec_files or {})
     documents: Documents = {}
     for key in sorted(key for key in objects if key.endswith("/zarr.json")):
-        documents[key.removesuffix("/zarr.json")] = json.loads(objects[key])
+        documents[key.removesuffix("/zarr.json")] = _as_registered(json.loads(objects[key]))
         objects[key] = canonical_json(documents[key.removesuffix("/zarr.json")])
     del objects[ROOT_KEY]
     root = {
@@ -181,7 +195,31 @@ def _create_row_array(group: Any, spec: ArchiveSpec, name: str, dtype: Any, fill
     )
 
 
+def _create_bytes_array(group: Any, spec: ArchiveSpec, name: str, array: RowArray) -> None:
+    """Each row is an inner chunk of its own, so that one is read without its neighbours; what is coded already is not packed again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)  # of the name alone, which `_as_registered` replaces
+        group.create_array(
+            name,
+            shape=(spec.num_rows,),
+            chunks=(1,),
+            shards=None if spec.shard_rows == 1 else (spec.shard_rows,),
+            dtype=_BYTES_IN_ZARR,
+            fill_value=b"",
+            compressors=[Crc32cCodec()],
+            dimension_names=("sample",),
+            attributes=dict(array.attributes),
+        )
+
+
+def _as_registered(document: dict[str, Any]) -> dict[str, Any]:
+    return {**document, "data_type": BYTES} if document.get("data_type") == _BYTES_IN_ZARR else document
+
+
 def _create_further_array(group: Any, spec: ArchiveSpec, name: str, array: RowArray) -> None:
+    if array.dtype == BYTES:
+        _create_bytes_array(group, spec, name, array)
+        return
     inner = inner_rows(spec.shard_rows, np.dtype(array.dtype).itemsize * math.prod(array.shape))
     group.create_array(
         name,
@@ -246,7 +284,7 @@ def further_arrays(columns: Mapping[str, Mapping[str, Any]]) -> dict[str, RowArr
     """The arrays along `sample` that not every archive has, as they were asked for, from the metadata documents of all of them."""
     return {
         name: RowArray(
-            dtype=np.dtype(node["data_type"]).str[1:],
+            dtype=BYTES if node["data_type"] == BYTES else np.dtype(node["data_type"]).str[1:],
             dims=tuple(node["dimension_names"][1:]),
             shape=tuple(node["shape"][1:]),
             attributes=node["attributes"],

@@ -106,7 +106,7 @@ class ShardWriter:
         columns = {name: _as_stored(name, values) for name, values in rows.columns.items()}
         for name, values in columns.items():
             shape = (last - first, *self._codecs[name].row_shape)
-            if values.shape != shape or (name != "sample_id" and values.dtype != self._codecs[name].dtype_name):
+            if values.shape != shape or (name != "sample_id" and values.dtype != self._codecs[name].column_dtype):
                 raise ValueError(f"{name} must be {self._codecs[name].dtype_name} of {shape}: {values.dtype} of {values.shape}")
         if list(columns["sample_id"]) != [ref.sample_id for ref in shard.refs]:
             raise ValueError(f"sample ids differ from the plan's in shard {shard.index}")

@@ -43,10 +43,10 @@ class Guard:
         self._lock = threading.Lock()
 
     def read(self, sealed: SealedFilm) -> Film:
-        """What `read_film` or `read_stored` returns, from a child. Raises DecodeError for what it raises, and for a film that ends its child.
+        """What `read_film` or `read_stored` returns, from a child. Raises DecodeError for what these raise.
 
-        A death that is not for want of time may be the machine's doing, so the film is tried once more. Raises BackendError where no
-        child starts.
+        A film that ends its child is such an error too. A death that is not for want of time may be the machine's doing, so the film is
+        tried once more. Raises BackendError where no child starts.
         """
         name = ""
         for _ in range(2):

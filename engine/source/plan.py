@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from engine.source.plan_file import LABEL, About, RowGroups, open_parquet, read_
 
 _OWN_COLUMNS = ("row", "sample_id", "uri", "shard")
 _SHOWN_DUPLICATES = 5
+_IS_BOX = re.compile(r"[\d, ]+")
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Plan:
 
     `digest` (sha256, hex) covers version, num_rows, shard_rows, ids and root-relative uris; labels are not part of it. `about.root`
     is the common beginning of the uris below the source, `about.kind` one of folder, glob, file, csv, tsv, parquet, phantom.
+    `region`: the label whose values the refs carry as the regions of their films; "" for none.
     """
 
     path: Path
     digest: str
     about: About
+    region: str = ""
 
     @property
     def num_rows(self) -> int:
@@ -89,13 +93,27 @@ class Plan:
         """One label of every row, in row order, as strings; null where the manifest's cell is empty."""
         return self.table([name]).column(0)
 
+    def with_region(self, name: str) -> Plan:
+        """The plan whose refs carry this label as regions. Raises SourceError where there is no such label."""
+        self.table([name])
+        return replace(self, region=name)
+
+    def _placed(self, region: str | None) -> str:
+        """A box without its spaces; the path of a mask, which manifests name as they name films, as one that leads there from anywhere."""
+        text = (region or "").strip()
+        if _IS_BOX.fullmatch(text):
+            return text.replace(" ", "")
+        is_whole = not text or text.startswith("/") or "://" in text
+        return text if is_whole else self.about.root + text.removeprefix("./")
+
     def _read_shards(self, wanted: Sequence[int]) -> Iterator[Shard]:
         with open_parquet(self.path) as file:
-            groups = RowGroups(file)
+            groups = RowGroups(file, [LABEL + self.region] if self.region else [])
             for index in wanted:
                 first = index * self.shard_rows
-                ids, uris = groups.rows(first, min(first + self.shard_rows, self.num_rows))
-                refs = tuple(map(ImageRef, range(first, first + len(ids)), ids, uris))
+                ids, uris, *regions = groups.rows(first, min(first + self.shard_rows, self.num_rows))
+                rows = range(first, first + len(ids))
+                refs = tuple(map(ImageRef, rows, ids, uris, *(map(self._placed, values) for values in regions)))
                 yield Shard(index, refs, shard_digest(ids, uris, self.about.root))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate, islice
@@ -113,23 +113,22 @@ def read_about(path: Path) -> tuple[About, str]:
 class RowGroups:
     """Rows of an open plan by their numbers, with one row group in memory. Quick when asked in ascending order."""
 
-    def __init__(self, file: pq.ParquetFile) -> None:
-        self._file = file
+    def __init__(self, file: pq.ParquetFile, more: Sequence[str] = ()) -> None:
+        self._file, self._columns = file, ["sample_id", "uri", *more]
         sizes = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
         self._firsts = list(accumulate(sizes, initial=0))
         self._loaded = -1
         self._table: pa.Table | None = None
 
-    def rows(self, first: int, last: int) -> tuple[list[str], list[str]]:
-        """Ids and uris of rows `first` to `last` (not included)."""
-        ids: list[str] = []
-        uris: list[str] = []
+    def rows(self, first: int, last: int) -> tuple[list[str], ...]:
+        """Ids, uris, and the values of each of `more`, of rows `first` to `last` (not included)."""
+        found: tuple[list[str], ...] = tuple([] for _ in self._columns)
         for at in self._overlapping(first, last):
             start = max(first - self._firsts[at], 0)
             part = self._load(at).slice(start, last - self._firsts[at] - start)
-            ids += part.column("sample_id").to_pylist()
-            uris += part.column("uri").to_pylist()
-        return ids, uris
+            for values, name in zip(found, self._columns, strict=True):
+                values.extend(part.column(name).to_pylist())
+        return found
 
     def _overlapping(self, first: int, last: int) -> Iterable[int]:
         return range(int(np.searchsorted(self._firsts, first, "right")) - 1, int(np.searchsorted(self._firsts, last, "left")))
@@ -137,5 +136,5 @@ class RowGroups:
     def _load(self, at: int) -> pa.Table:
         if self._table is None or self._loaded != at:
             self._table, self._loaded = None, at  # the old group goes before the new one comes
-            self._table = self._file.read_row_group(at, columns=["sample_id", "uri"])
+            self._table = self._file.read_row_group(at, columns=self._columns)
         return self._table

@@ -34,7 +34,7 @@ SETTINGS = (
         "overwrite",
         "address",
     ),
-    *("embed_codec", "seed", "quiet"),
+    *("embed_codec", "seed", "quiet", "fidelity", "fidelity_strict", "region"),
 )
 
 
@@ -60,7 +60,11 @@ def _add_coding(group: Any) -> None:
     group.add_argument("--target-mse", type=float, default=0.0, metavar="MSE", help="a film that reaches it is done; 0: off")
     group.add_argument("--patience", type=int, default=0, metavar="N", help="a film that gains nothing for N steps is done; 0: off")
     group.add_argument("--metrics", choices=("none", "mse", "full"), default="full", help="quality stored with each code")
-    group.add_argument("--fidelity", default="none", metavar="none", help="a layer beside the code; only none in this version")
+    group.add_argument(
+        "--fidelity", default="none", metavar="TARGET", help="the film itself beside its code: bytes=N, psnr=DB, max-error=K or lossless"
+    )
+    group.add_argument("--fidelity-strict", action="store_true", help="a film that cannot meet it fails; left out: the best met is kept")
+    group.add_argument("--region", default="", metavar="COLUMN", help="a manifest's column with boxes x0,y0,x1,y1 or masks to keep exactly")
     group.add_argument("--film-size", type=int, default=1024, metavar="PX", help="side at which quality is measured")
     group.add_argument("--seed", type=int, default=0, help="for runs that draw at random; in this version none does")
 
@@ -106,13 +110,10 @@ def add_archive(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encodes; exit 1 when too many films failed."""
-    from engine.errors import ConfigError
     from engine.job import job_config
     from engine.verbs.keyfile import read_key
     from engine.verbs.output import emit
 
-    if args.fidelity != "none":
-        raise ConfigError(f"fidelity layers are not available in this version, use --fidelity none: {args.fidelity}")
     check_fraction(args)
     settings = {name: getattr(args, name) for name in SETTINGS}
     settings |= {"coarse": args.coarse is not False, "weights": args.weights or ""}

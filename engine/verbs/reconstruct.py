@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-HELP = "films out of an archive, an 8-bit gray PNG each"
+HELP = "films out of an archive, a gray PNG each"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--rows", metavar="A:B", help="only these rows")
     which.add_argument("--ids", metavar="FILE", help="only the ids listed in a text file, one a line")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the films; left out: the codec's resolution")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=("layer", "code"),
+        help="the film itself, or what its code makes; left out: the layer, if any",
+    )
     parser.add_argument("--codec", metavar="DIR", help="the codec that made the archive, where it is not stored inside")
 
 
@@ -27,6 +33,9 @@ def run(args: argparse.Namespace) -> None:
 
     check_size(args.size)
     rows = chosen_rows(args.archive, args.rows, args.ids)
-    written = reconstruct(args.archive, Path(args.out), rows=rows, size=args.size, codec=args.codec)
+    written = reconstruct(args.archive, Path(args.out), rows=rows, size=args.size, codec=args.codec, source=args.source)
+    by_code = written.films - written.from_layer
+    found = [f"{written.from_layer} films of their own size"] if written.from_layer else []
+    found += [f"{by_code} films of {written.size}x{written.size}"] if by_code or not found else []
     without = f" · {written.without_code} rows hold no code" if written.without_code else ""
-    emit(args, f"{args.out}: {written.films} films of {written.size}x{written.size}{without}", asdict(written) | {"out": args.out})
+    emit(args, f"{args.out}: {' · '.join(found)}{without}", asdict(written) | {"out": args.out})

@@ -146,7 +146,7 @@ def test_too_many_failures_is_exit_one(small_films: Path, small_codec: Path, tmp
         (["--refine-optimiser", "magic"], 2, "invalid choice"),
         (["--refine-steps", "1", "--lpips-size", "-4"], 2, "refine.lpips_size must be 0 or more: -4"),
         (["--backend", "tensorrt"], 2, "tensorrt"),
-        (["--fidelity", "lossless"], 2, "not available in this version"),
+        (["--fidelity", "exact"], 2, "fidelity must be none, bytes=N, psnr=DB, max-error=K or lossless: exact"),
         (["--resume", "--overwrite"], 2, "exclude each other"),
         (["--shard-rows", "0"], 2, "shard-rows must be 1 or more: 0"),
         (["--hash-ids", "no-such-key"], 2, "cannot be read"),
