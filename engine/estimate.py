@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from engine.archive.reader import archive_status
+from engine.archive.root import read_root
 from engine.archive.schema import RowArray
 from engine.decompose import map_arrays
-from engine.job import JobConfig, decide, fingerprint_of, with_films
+from engine.job import JobConfig, decide, fingerprint_of, has_layer, with_films
 from engine.rehearsal import TIMED_BATCHES, Rehearsal, rehearse
 from engine.workload import FilmWork, film_work
 
 ROW_OVERHEAD = 80  # bytes a row beside the code: digest, status, sizes, quality, id
 
 MEASURED = (
-    "decode, encode, maps and metrics on films of this source; of each refinement level one step of a batch, after one that warms up; "
-    "the time to load, compile and check a worker"
+    "decode, encode, maps, fidelity and metrics on films of this source; of each refinement level one step of a batch, after one that "
+    "warms up; the time to load, compile and check a worker"
 )
 EXTRAPOLATED = (
     "the steps of each level from its one step; a refined film's metrics, which are taken twice; all films from the few; workers, as if "
@@ -49,7 +50,8 @@ def estimate(job: JobConfig) -> dict[str, Any]:
     seconds = sum(part["seconds"] for part in parts)
     code_bytes = math.prod(codec.code_shape) * np.dtype(job.dtype).itemsize
     map_bytes = sum(map(_row_bytes, map_arrays(codec.recipe.resolution).values())) if has_maps else 0
-    film_bytes = code_bytes + map_bytes + ROW_OVERHEAD
+    layer_bytes = _layer_bytes(job) if has_layer(job) else 0
+    film_bytes = code_bytes + map_bytes + layer_bytes + ROW_OVERHEAD
     return {
         "rows": plan.num_rows,
         "pending": pending,
@@ -57,6 +59,7 @@ def estimate(job: JobConfig) -> dict[str, Any]:
         "shard_rows": plan.shard_rows,
         "bytes_per_film": film_bytes,
         **({"bytes_of_maps_per_film": map_bytes} if has_maps else {}),
+        **({"bytes_of_layer_per_film": layer_bytes} if has_layer(job) else {}),
         "bytes": plan.num_rows * film_bytes,
         "gflop_per_film": work.gflop,
         "gflop_per_second": _rate(work.gflop, sum(part["seconds"] for part in parts if part["gflop"])),
@@ -87,12 +90,20 @@ def _parts(work: FilmWork, found: Rehearsal) -> list[dict[str, Any]]:
     twice = 2 if levels else 1
     coding = [_part("decode", 0.0, found.seconds("decode")), _part("encode", work.encode, found.seconds("encode"))]
     maps = [_part("maps", work.maps, found.seconds("maps"))] if work.maps else []
-    return [*coding, *levels, *maps, _part("metrics", work.metrics, twice * found.seconds("metrics"))]
+    layers = [_part("fidelity", 0.0, found.seconds("fidelity"))] if found.seconds("fidelity") else []
+    return [*coding, *levels, *maps, *layers, _part("metrics", work.metrics, twice * found.seconds("metrics"))]
 
 
 def _row_bytes(array: RowArray) -> int:
     """Of one film in one more array, before compression."""
     return math.prod(array.shape) * np.dtype(array.dtype).itemsize
+
+
+def _layer_bytes(job: JobConfig) -> int:
+    """Of one film in its layer, as the way of the archive gave it on its first films."""
+    ways = job.engine.fidelity.figures or read_root(job.engine.archive).attributes["fidelity"]["ways"]
+    taken = [way["bytes"] for way in ways if all(way[name] == value for name, value in job.engine.fidelity.way.items())]
+    return round(taken[0]) if taken else 0
 
 
 def _part(name: str, gflop: float, seconds: float) -> dict[str, Any]:

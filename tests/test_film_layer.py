@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,12 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, picture in pictures.items():
         assert cv2.imwrite(str(folder / f"{name}.png"), picture)
+    mask = np.zeros(pictures["twelve"].shape, np.uint8)
+    cv2.circle(mask, (40, 48), 20, 255, -1)
+    (folder / "masks").mkdir()
+    cv2.imwrite(str(folder / "masks" / "twelve.png"), mask)
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
-    boxes = {"eight": '"8,8,40,32"'}
+    boxes = {"eight": '"8, 8, 40, 32"', "twelve": "masks/twelve.png", "flat": "masks/twelve.png"}
     rows = ["path,lesion", *(f"{name}.png,{boxes.get(name, '')}" for name in pictures), "broken.png,"]
     (folder / "films.csv").write_text("\n".join([*rows, ""]))
     return folder
@@ -111,11 +116,24 @@ def test_the_largest_error_is_bounded_and_a_region_is_exact(films: Path, small_c
     archive = tmp_path / "films.zarr"
     make(films, small_codec, archive, "--fidelity", "max-error=3", "--region", "lesion")
     back, original = written(archive, tmp_path / "out"), sources(films)
-    for name in ("eight", "twelve", "sixteen", "flat"):
+    for name in ("eight", "twelve", "sixteen"):
         assert np.abs(back[name].astype(int) - original[name]).max() <= 3
+        assert (back[name] != original[name]).any()
     np.testing.assert_array_equal(back["eight"][8:32, 8:40], original["eight"][8:32, 8:40])
-    assert (back["eight"] != original["eight"]).any()
+    inside = cv2.imread(str(films / "masks" / "twelve.png"), cv2.IMREAD_UNCHANGED) > 0
+    np.testing.assert_array_equal(back["twelve"][inside], original["twelve"][inside])
+    failures = {failure.sample_id: failure.reason for failure in list_failures(archive)}
+    assert failures["flat"] == "mask of the region has another size than the film: 80x96"
     assert audit_rows(archive, plan_beside(archive)) == []
+
+
+def test_a_dry_run_counts_layers(films: Path, small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--codec", str(small_codec), "--metrics", "none", "--fidelity", "lossless", "--dry-run", "--json"]
+    assert run_verb("encode", encode, [str(films / "films.csv"), "--archive", str(tmp_path / "films.zarr"), *settings]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["bytes_per_film"] > told["bytes_of_layer_per_film"] > 1000
+    assert any(part["part"] == "fidelity" and part["seconds"] > 0 for part in told["parts"])
+    assert not (tmp_path / "films.zarr").exists()
 
 
 def test_what_cannot_be_met_is_said_by_the_row_or_fails_it(films: Path, small_codec: Path, tmp_path: Path) -> None:
@@ -145,9 +163,7 @@ def test_a_flipped_byte_and_another_film_are_found(
     films: Path, small_codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = tmp_path / "films"
-    own.mkdir()
-    for file in films.iterdir():
-        (own / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(films, own)
     archive = tmp_path / "films.zarr"
     make(own, small_codec, archive, "--fidelity", "lossless")
     changed = cv2.imread(str(own / "eight.png"), cv2.IMREAD_UNCHANGED)
