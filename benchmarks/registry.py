@@ -28,6 +28,7 @@ BENCHMARKS = {
     "train": "benchmarks.train",
     "quality": "benchmarks.quality",
     "rate-distortion": "benchmarks.rate_distortion",
+    "fidelity": "benchmarks.fidelity",
     "directions": "benchmarks.directions",
     "class-optimisation": "benchmarks.class_optimisation",
     "systems": "benchmarks.systems",
