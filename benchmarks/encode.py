@@ -28,6 +28,7 @@ TIMED = (
     "encoder on batches that lie ready."
 )
 BAR = "PCA: 0.8 of decode only; ConvNeXt-Small at 1024x1024 on a CPU: 0.9 of model only, and 2x the plain script"
+SINCE = "2026-11-21T07:00"
 NAME = "encode"
 SEEDS = {"weights": 0}
 WARM_UP = 1

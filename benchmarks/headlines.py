@@ -12,6 +12,7 @@ from engine.errors import ConfigError
 
 SPEED, QUALITY = "speed", "quality"
 OTHER_WORKERS, CEILING = re.compile("--workers [1-9]"), " only"  # decode only, model only
+OURS = "encode"  # what its alternatives are compared to; they stand on the page
 FAST = ("encode", "refine")  # what people would do otherwise is in the rows that these are compared to
 RATED = "rate-distortion"
 BUDGETS = (256, 512, 1024)  # bytes a film
@@ -59,14 +60,15 @@ def comparisons(rows: Sequence[Row]) -> list[Row]:
         best[key] = max(best.get(key, row), row, key=lambda each: each.ratio or 0)
     barred = list(best.values())
     told = [compared_to(row, rows) for row in barred]
-    instead = [row for row in compared if is_encode and not row.bar and not row.ratio_to.endswith(CEILING) and row not in told]
+    instead = [row for row in compared if is_encode and not row.bar and not row.ratio_to.endswith((CEILING, OURS)) and row not in told]
     return [row for row in compared if row in barred or row in instead]
 
 
 def compared_to(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The row that `row.ratio_to` names: the nearest before it whose step has these words, else the nearest after it."""
-    at = rows.index(row)
+    """The row that `row.ratio_to` names, of the same codec: the nearest before it whose step has these words, else the nearest after it."""
+    at, codec = rows.index(row), row.step.rpartition(": ")[0]
     near = [*reversed(rows[:at]), *rows[at + 1 :]] if row.ratio_to else []
+    near = [each for each in near if each.step.rpartition(": ")[0] == codec and each is not row]
     return next((each for each in near if each.values and each.unit == row.unit and row.ratio_to in each.step), None)
 
 

@@ -42,7 +42,8 @@ def newest(results: Sequence[Results]) -> list[tuple[str, Results]]:
     for size in ("nightly", "whole"):  # the later of both replaces the former
         for each in (each for each in results if each.head.size == size):
             given = [f"{what} {value}" for what, value in sorted(each.head.settings.items()) if value]
-            for name in dict.fromkeys(row.benchmark for row in each.rows if row.values):
+            measured = dict.fromkeys(row.benchmark for row in each.rows if row.values)
+            for name in (name for name in measured if each.head.time >= getattr(load(name), "SINCE", "")):
                 last[name, machine_folder(each.head.machine), *given] = each
     return sorted(((key[0], each) for key, each in last.items()), key=lambda pair: (pair[0], pair[1].name))
 

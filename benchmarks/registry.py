@@ -42,7 +42,8 @@ class Benchmark(Protocol):
     """What a line of the registry leads to: a module with these three names.
 
     It may have more: `BAR`, what it has to reach, in words; `needs(options) -> str`, why it cannot run ("" where it can); `SEEDS` and
-    `WARM_UP`, those of the rows that do not say; `told(rows)`, what they come to, in lines; `plot(rows, path)`, which draws them.
+    `WARM_UP`, those of the rows that do not say; `SINCE`, a time before which results had other rows, so that the page passes them over;
+    `told(rows)`, what they come to, in lines; `plot(rows, path)`, which draws them.
     """
 
     QUESTION: str

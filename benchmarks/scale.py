@@ -33,6 +33,7 @@ TIMED = (
     "worker: its own and its part of what it shares. Hours: films by the films/s of `encode --metrics none --workers 0` in this run, as if "
     "all were like those."
 )
+SINCE = "2026-11-21T07:00"
 NAME = "scale"
 MOST_GROWTH = 1.5  # of seconds a row, where there are ten times as many rows
 MOST_PLAN_MB = 512.0  # at any number of rows
