@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -94,12 +94,17 @@ def shrink(film: Gray, side: int) -> Gray:
 
 def picture_codecs() -> dict[str, PictureCodec | str]:
     """The codecs by name; where one cannot be had on this machine, the reason instead."""
+    return tried((_AVIF, _JPEG_XL, _JPEG_2000, _WEBP), without="neither Pillow nor imagecodecs writes it here")
+
+
+def tried(codecs: Iterable[PictureCodec], *, without: str) -> dict[str, PictureCodec | str]:
+    """Codecs by name, each after it has written and read a small picture; for one that could not, `without` and what it raised."""
     found: dict[str, PictureCodec | str] = {}
-    for codec in (_AVIF, _JPEG_XL, _JPEG_2000, _WEBP):
+    for codec in codecs:
         try:
             codec.read(codec.write(np.zeros((64, 64), dtype=np.uint8), codec.settings[0]))
         except (ImportError, OSError, KeyError, ValueError, RuntimeError) as error:
-            found[codec.name] = f"neither Pillow nor imagecodecs writes it here ({type(error).__name__})"
+            found[codec.name] = f"{without} ({type(error).__name__})"
         else:
             found[codec.name] = codec
     return found

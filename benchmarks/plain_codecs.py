@@ -9,7 +9,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from benchmarks.picture_codecs import Gray, PictureCodec
+from benchmarks.picture_codecs import Gray, PictureCodec, tried
 from engine.fidelity.target import Target
 
 AVIF_SPEED, JXL_EFFORT, WEBP_METHOD, RESOLUTIONS = 6, 3, 4, 8
@@ -28,15 +28,7 @@ def plain_codecs(target: Target, *, effort: str) -> dict[str, PictureCodec | str
     wanted = _exact(EXACT_EFFORTS[effort]) if target.kind == "lossless" else _lossy()
     if target.kind == "max-error":
         wanted.append(_codec("JPEG-LS", [int(target.value)], _write_jpeg_ls, imagecodecs.jpegls_decode))
-    found: dict[str, PictureCodec | str] = {}
-    for codec in wanted:
-        try:
-            codec.read(codec.write(np.zeros((64, 64), dtype=np.uint8), codec.settings[0]))
-        except (ImportError, OSError, KeyError, ValueError, RuntimeError) as error:
-            found[codec.name] = f"imagecodecs does not write it here ({type(error).__name__})"
-        else:
-            found[codec.name] = codec
-    return found
+    return tried(wanted, without="imagecodecs does not write it here")
 
 
 def smallest(codec: PictureCodec, film: Gray, is_enough: Callable[[Gray], bool]) -> tuple[bytes, float] | None:

@@ -47,14 +47,16 @@ def audit_rows(archive: str | Path, plan_path: Path, *, count: int = 16, seed: i
     problems: list[tuple[str, str]] = []
     maps = MapAudit(replay) if "maps" in replay.parts else None
     layers = LayerAudit(replay) if "fidelity" in replay.parts else None
-    for pixels in replay.sources(refs):
-        problems += [(failure.sample_id, f"the film cannot be read again: {failure.reason}") for failure in pixels.failures]
-        if pixels.refs:
-            problems += _check(replay, pixels)
-            problems += maps.check(pixels) if maps else []
-            problems += layers.check(pixels) if layers else []
-    if layers:
-        layers.close()
+    try:
+        for pixels in replay.sources(refs):
+            problems += [(failure.sample_id, f"the film cannot be read again: {failure.reason}") for failure in pixels.failures]
+            if pixels.refs:
+                problems += _check(replay, pixels)
+                problems += maps.check(pixels) if maps else []
+                problems += layers.check(pixels) if layers else []
+    finally:
+        if layers:
+            layers.close()
     return problems
 
 

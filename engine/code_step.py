@@ -85,7 +85,7 @@ def record_step(directory: str | Path, films: Tensor, *, margin_db: float = MARG
 
 
 def _films_of(codec: Codec, codes: Tensor) -> Tensor:
-    return metrics.to_unit(_in_parts(codec.generate, codes, codec).clamp(-1, 1))
+    return metrics.to_unit(_in_parts(codec.generate, codes, codec))
 
 
 def _in_parts(run: Callable[[Tensor], Tensor], values: Tensor, codec: Codec) -> Tensor:

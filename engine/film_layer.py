@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from engine.fidelity.target import Target, parse_target
 from engine.fidelity.way import Way, default_way
 from engine.prediction import Gray, film_of_code, predict
 from engine.recipe import PixelRecipe
-from engine.records import FilmSamples, ImageRef
+from engine.records import FilmSamples, ImageRef, is_box
 from engine.replay import Replay
 from engine.source.opening import read_bytes
 
@@ -40,7 +39,6 @@ LAYER_VERSION = 1
 PSNR_TOLERANCE = 0.05  # dB
 KINDS = ("none", "film", "residual", "max-error", "lossless")
 FILMS_TO_CHOOSE = 8
-_BOX = re.compile(r"[\d,]+")
 
 
 def layer_arrays() -> dict[str, RowArray]:
@@ -109,7 +107,7 @@ class FilmReader:
         """
         if not ref.region:
             return None
-        if _BOX.fullmatch(ref.region):
+        if is_box(ref.region):
             return parse_box(ref.region)
         mask = self._samples.read(self._read(ref.region)).samples
         if mask.shape != shape:

@@ -229,9 +229,9 @@ def _regions(plan: Plan) -> dict[str, str]:
 def with_codec_defaults(job: JobConfig, codec: Codec) -> JobConfig:
     """The job with its refinement loss and the step of its stored codes: those asked for, else the codec's."""
     loss = parse_loss(job.loss or codec.loss)
-    step = job.code_step if job.code_step is not None else 0.0
-    if job.code_step is None and job.dtype == "f2":
-        step = default_step(codec, refined=job.engine.refine.steps > 0)
+    step = job.code_step
+    if step is None:
+        step = default_step(codec, refined=job.engine.refine.steps > 0) if job.dtype == "f2" else 0.0
     return replace(job, engine=replace(job.engine, code_step=step, refine=replace(job.engine.refine, loss=loss)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,11 @@ class ImageRef:
     sample_id: str
     uri: str
     region: str = ""
+
+
+def is_box(region: str) -> bool:
+    """Whether a region is meant as a box, and not as where a mask lies."""
+    return re.fullmatch(r"[\d, ]+", region) is not None
 
 
 @dataclass(frozen=True, slots=True)

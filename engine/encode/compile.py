@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.config import Backend, Precision
 from engine.encode.backends import build_backend, check_backend, choices, find_device
 from engine.encode.codec import Codec
-from engine.encode.cost import codec_cost
+from engine.encode.cost import encode_gflop
 from engine.encode.light_work import LIGHT_GFLOP, in_one_thread
 from engine.encode.parity import Stage, measure_parity, probe_latents, probe_pixels
 from engine.encode.precision import DTYPES, in_precision, without_gradients
@@ -86,7 +86,7 @@ def _build(codec: Codec, backend: str, precision: str, *, batch_size: int, left:
     generator = codec.frozen_generator(dtype or torch.float32, norm_kernel=backend in ("eager", "cudagraphs")).to(codec.device)
     generate = stage("generate", generator, probe_latents, None if codec.has_frozen_generator else dtype)
     encode = _mean_of(codec) if codec.encoder is None else stage("encode", codec.encoder, probe_pixels, dtype)
-    if codec.device.type == "cpu" and codec_cost(codec).encode < LIGHT_GFLOP:
+    if codec.device.type == "cpu" and encode_gflop(codec) < LIGHT_GFLOP:
         encode = in_one_thread(encode)
     return Prepared(
         codec=codec,

@@ -30,18 +30,30 @@ def codec_cost(codec: Codec) -> CodecCost:
 
     What is not counted, norms and activations, is bound by memory and not by arithmetic. Perceptual terms of a loss come on top.
     """
-    pixels = (1, 1, codec.recipe.resolution, codec.recipe.resolution)
     heads = [codec.coarse[resolution] for resolution in sorted(codec.coarse)]
     generators = {head.resolution: codec.frozen_generator(torch.float32, head=head) for head in heads}
     generators[codec.recipe.resolution] = codec.frozen_generator(torch.float32)
     steps = {resolution: count_gflop(generator, (1, *codec.code_shape)) for resolution, generator in generators.items()}
     parted: Any = getattr(codec.generator.network, "decompose", None)
     return CodecCost(
-        encode=0.0 if codec.encoder is None else count_gflop(codec.encoder, pixels)[0],
+        encode=encode_gflop(codec),
         generate=steps[codec.recipe.resolution][0],
         gradient={resolution: sum(both) for resolution, both in steps.items()},
-        decompose=0.0 if parted is None else count_gflop(lambda codes: torch.cat(parted(codes), dim=1), (1, *codec.code_shape))[0],
+        decompose=0.0 if parted is None else forward_gflop(lambda codes: torch.cat(parted(codes), dim=1), (1, *codec.code_shape)),
     )
+
+
+def encode_gflop(codec: Codec) -> float:
+    """GFLOP of one film through the encoder, 0 without one."""
+    pixels = (1, 1, codec.recipe.resolution, codec.recipe.resolution)
+    return 0.0 if codec.encoder is None else forward_gflop(codec.encoder, pixels)
+
+
+def forward_gflop(run: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> float:
+    """GFLOP of a call with rows of `shape`: shapes are followed, nothing is computed."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), FlopCounterMode(display=False) as counted:
+        run(torch.empty(shape))
+    return float(counted.get_total_flops()) / 1e9
 
 
 def count_gflop(run: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[float, float]:

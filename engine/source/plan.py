@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from engine.config import check_at_least
 from engine.errors import ConfigError, SourceError
-from engine.records import ImageRef, Shard
+from engine.records import ImageRef, Shard, is_box
 from engine.source.digests import shard_digest
 from engine.source.identity import IdFrom, choose_id_from, hash_id, id_maker
 from engine.source.listing import Listing, list_source
@@ -24,7 +23,6 @@ from engine.source.plan_file import LABEL, About, RowGroups, open_parquet, read_
 
 _OWN_COLUMNS = ("row", "sample_id", "uri", "shard")
 _SHOWN_DUPLICATES = 5
-_IS_BOX = re.compile(r"[\d, ]+")
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,11 @@ class Plan:
 
         A label named like one of the first four is asked for as `label:<name>`. Raises SourceError for a column that is not there.
         """
-        known = {LABEL + name: LABEL + name for name in self.label_names}
-        known |= {name: LABEL + name for name in self.label_names} | {name: name for name in _OWN_COLUMNS}
         names = [*_OWN_COLUMNS, *(LABEL + name for name in self.label_names)] if columns is None else list(columns)
-        for name in names:
-            if name not in known:
-                raise SourceError(f"plan has no such column, its labels are {', '.join(self.label_names) or 'none'}: {name}")
+        places = [self._place_of(name) for name in names]
         with open_parquet(self.path) as file:
-            stored = file.read(columns=[known[name] for name in names])
-        return pa.table([stored.column(known[name]) for name in names], names=names)
+            stored = file.read(columns=places)
+        return pa.table([stored.column(place) for place in places], names=names)
 
     def labels(self, name: str) -> pa.ChunkedArray:
         """One label of every row, in row order, as strings; null where the manifest's cell is empty."""
@@ -95,13 +89,21 @@ class Plan:
 
     def with_region(self, name: str) -> Plan:
         """The plan whose refs carry this label as regions. Raises SourceError where there is no such label."""
-        self.table([name])
+        self._place_of(name)
         return replace(self, region=name)
+
+    def _place_of(self, name: str) -> str:
+        """The column of the file that a name asks for. Raises SourceError where there is none."""
+        known = {LABEL + name: LABEL + name for name in self.label_names}
+        known |= {name: LABEL + name for name in self.label_names} | {name: name for name in _OWN_COLUMNS}
+        if name not in known:
+            raise SourceError(f"plan has no such column, its labels are {', '.join(self.label_names) or 'none'}: {name}")
+        return known[name]
 
     def _placed(self, region: str | None) -> str:
         """A box without its spaces; the path of a mask, which manifests name as they name films, as one that leads there from anywhere."""
         text = (region or "").strip()
-        if _IS_BOX.fullmatch(text):
+        if is_box(text):
             return text.replace(" ", "")
         is_whole = not text or text.startswith("/") or "://" in text
         return text if is_whole else self.about.root + text.removeprefix("./")
