@@ -17,6 +17,7 @@ import numpy as np
 
 from engine.archive.blosc_block import decompress, decompress_part
 from engine.archive.chunks import Column
+from engine.archive.folder_store import WHOLE
 from engine.archive.root import AnyPath, read_root
 from engine.archive.store import Store
 from engine.errors import ArchiveError
@@ -48,7 +49,7 @@ class CodeReader:
     """`latent` of an archive: `shape` [N, *code] and `dtype`; `reader[row]` is one code, `read()` all of them, in threads.
 
     Values, checks and fill are those of Zarr: every byte that is read is under a crc32c, rows without a code are NaN, also those of pending
-    shards. May be shared by threads. An archive behind a URL is read by whole objects.
+    shards. May be shared by threads. Of a large shard, a row's inner chunk alone is read.
     """
 
     def __init__(self, path: AnyPath) -> None:
@@ -61,6 +62,7 @@ class CodeReader:
         self.dtype: np.dtype[Any] = np.dtype(node["data_type"]).newbyteorder("<")
         self._room = _Room()
         self._row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        self._index_bytes = self._layout.shard_rows // self._layout.inner_rows * _PLACE.size + _CHECKSUM_BYTES
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -133,24 +135,31 @@ class CodeReader:
         data = self._object(shard)
         if data is None:
             return [None] * (self._layout.shard_rows // self._layout.inner_rows)
-        return [_checked_bytes(data)] if self._layout.is_plain else [_placed(data, place) for place in self._index(data)]
+        return [_checked_bytes(data)] if self._layout.is_plain else [_placed(data, place) for place in self._places(data)]
 
     def _inner_chunk(self, shard: int, inner: int) -> memoryview | None:
-        data = self._object(shard)
-        if data is None or self._layout.is_plain:
-            return None if data is None else _checked_bytes(data)
-        return _placed(data, self._index(data)[inner])
+        """One inner chunk, checked, None where it is fill; of its shard's object only the index and the chunk are read."""
+        if self._layout.is_plain:
+            return self._inner_chunks(shard)[0]
+        index = self._object(shard, slice(-self._index_bytes, None))
+        if index is None:
+            return None
+        offset, size = self._places(index)[inner]
+        if offset == _ABSENT:
+            return None
+        chunk = self._object(shard, slice(offset, offset + size))
+        return None if chunk is None else _checked_bytes(chunk)
 
-    def _object(self, shard: int) -> _Bytes | None:
+    def _object(self, shard: int, part: slice = WHOLE) -> _Bytes | None:
         """The object of a shard, in room that this thread's next one takes: fresh memory for each costs more than reading it."""
-        data = self._store.read_into(self._key(shard), self._room)
+        data = self._store.read_into(self._key(shard), self._room, part)
         return None if data is None else np.frombuffer(data, dtype=np.uint8)
 
-    def _index(self, data: _Bytes) -> list[tuple[int, int]]:
-        size = self._layout.shard_rows // self._layout.inner_rows * _PLACE.size + _CHECKSUM_BYTES
-        if len(data) < size:
+    def _places(self, data: _Bytes) -> list[tuple[int, int]]:
+        """Offset and bytes of each inner chunk, from the index at the end of a shard's object."""
+        if len(data) < self._index_bytes:
             raise ValueError("too short for a shard")
-        return list(_PLACE.iter_unpack(_checked_bytes(data[-size:])))
+        return list(_PLACE.iter_unpack(_checked_bytes(data[-self._index_bytes :])))
 
     def _key(self, shard: int) -> str:
         return f"latent/c/{shard}{self._suffix}"

@@ -31,6 +31,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only; use another --archive",
 }
 Room = Callable[[int], memoryview]  # so many bytes to write to, which may be those of an earlier call
+WHOLE = slice(None)  # of an object's bytes
 
 
 @dataclass(frozen=True)
@@ -57,34 +58,24 @@ class FolderStore:
         return (self.path / folder).is_dir()
 
     def read(self, key: str) -> bytes:
-        try:
-            with open(f"{self.path}/{key}", "rb", buffering=0) as file:  # many thousand records are read: this is quicker than a Path
-                return file.read()
-        except OSError:
-            with clear_errors(self.path / key, doing="read"):
-                raise
+        place = f"{self.path}/{key}"  # many thousand records are read: this is quicker than a Path
+        with clear_errors(place, doing="read"), open(place, "rb", buffering=0) as file:
+            return file.read()
 
     def read_or_none(self, key: str) -> bytes | None:
-        target = self.path / key
-        with clear_errors(target, doing="read"):
+        place = f"{self.path}/{key}"
+        with clear_errors(place, doing="read"):
             try:
-                return target.read_bytes()
+                with open(place, "rb", buffering=0) as file:
+                    return file.read()
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    def read_into(self, key: str, room: Room) -> memoryview | None:
-        target = self.path / key
-        with clear_errors(target, doing="read"):
+    def read_into(self, key: str, room: Room, part: slice = WHOLE) -> memoryview | None:
+        place = f"{self.path}/{key}"
+        with clear_errors(place, doing="read"):
             try:
-                with target.open("rb", buffering=0) as file:
-                    view = room(os.fstat(file.fileno()).st_size)
-                    done = 0
-                    while done < len(view):
-                        count = file.readinto(view[done:])
-                        if not count:
-                            break  # cut meanwhile: what is there fails its checksum
-                        done += count
-                    return view[:done].toreadonly()
+                return _read_part(place, room, part)
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -204,13 +195,29 @@ class FolderStore:
 
 
 @contextmanager
-def clear_errors(what: Path, *, doing: str = "write") -> Iterator[None]:
+def clear_errors(what: Path | str, *, doing: str = "write") -> Iterator[None]:
     """Turns an OSError into an ArchiveError that says in one line what to do; `what` is the path to name."""
     try:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
         raise ArchiveError(f"cannot {doing} the archive: {advice}: {what}") from error
+
+
+def _read_part(place: str, room: Room, part: slice) -> memoryview:
+    file = os.open(place, os.O_RDONLY)
+    try:
+        first, last, _ = part.indices(os.fstat(file).st_size)
+        view, done = room(max(0, last - first)), 0
+        os.lseek(file, first, os.SEEK_SET)
+        while done < len(view):
+            count = os.readv(file, [view[done:]])
+            if not count:
+                break  # cut meanwhile: what is there fails its checksum
+            done += count
+        return view[:done].toreadonly()
+    finally:
+        os.close(file)
 
 
 def file_sha256(target: Path) -> str:

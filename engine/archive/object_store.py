@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from engine.archive.folder_store import ROOT_KEY
+from engine.archive.folder_store import ROOT_KEY, WHOLE, Room
 from engine.archive.store_client import ATTEMPTS, opened, present, tried
 from engine.errors import ArchiveError
 
@@ -67,13 +67,14 @@ class ObjectStore:
             raise ArchiveError(f"cannot read the archive: there is no such object: {self.where}/{key}")
         return data
 
-    def read_or_none(self, key: str) -> bytes | None:
+    def read_or_none(self, key: str, part: slice = WHOLE) -> bytes | None:
         import obstore
 
-        return self._tried(lambda: present(lambda: bytes(obstore.get(self._within, key).bytes())), doing="read")
+        wanted: Any = {} if part == WHOLE else {"range": (part.start, part.stop) if part.stop else {"suffix": -part.start}}
+        return self._tried(lambda: present(lambda: bytes(obstore.get(self._within, key, options=wanted).bytes())), doing="read")
 
-    def read_into(self, key: str, room: Callable[[int], memoryview]) -> memoryview | None:
-        data = self.read_or_none(key)
+    def read_into(self, key: str, room: Room, part: slice = WHOLE) -> memoryview | None:
+        data = self.read_or_none(key, part)
         return None if data is None else memoryview(data)
 
     def sha256(self, key: str) -> str:

@@ -19,7 +19,7 @@ from engine.archive.root import CODEC, COMMIT, FORMAT, FORMAT_VERSION, ROOT_KEY,
 from engine.errors import ArchiveError, ConfigError
 from engine.records import Status
 
-INNER_CHUNK_BYTES = 2**20  # of latents, before compression: what a reader of single rows has to fetch
+INNER_CHUNK_BYTES = 2**19  # of latents, before compression: what a reader of single rows has to fetch
 # Of a blosc block, for each byte of a number: blosc puts first bytes first, and zstd's blocks are as long, so that the noise of the last
 # bytes does not spoil the code words of the first. Higher levels look for repeats that codes do not have, and read more slowly.
 PLANE_BYTES, BLOSC_LEVEL = 2**17, 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from engine.archive.folder_store import ROOT_KEY, FolderStore, Room, clear_errors, is_temporary, sync_folder
+from engine.archive.folder_store import ROOT_KEY, WHOLE, FolderStore, Room, clear_errors, is_temporary, sync_folder
 from engine.errors import ArchiveError
 
 AnyPath = str | PathLike[str]
@@ -55,8 +55,11 @@ class Store(Protocol):
         """One object, None where there is none."""
         ...
 
-    def read_into(self, key: str, room: Room) -> memoryview | None:
-        """One object in the bytes that `room` gives for its size, or in its own; read-only. None where there is none."""
+    def read_into(self, key: str, room: Room, part: slice = WHOLE) -> memoryview | None:
+        """One object in the bytes that `room` gives for its size, or in its own; read-only. None where there is none.
+
+        `part`: only these of its bytes, fewer where it is shorter: `slice(first, last)`, or the last ones, `slice(-count, None)`.
+        """
         ...
 
     def sha256(self, key: str) -> str:

@@ -112,6 +112,23 @@ def test_a_flipped_bit_is_found(tmp_path: Path, layout: str, where: str) -> None
         open_codes(path)[0]
 
 
+def test_a_row_is_read_from_its_own_inner_chunk(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.zarr", **LAYOUTS["inner chunks"])
+    object_ = path / "latent" / "c" / "0" / "0" / "0"
+    whole, inner = open_codes(path).read(), read_root(path).columns["latent"]["codecs"][0]["configuration"]["chunk_shape"][0]
+    data = bytearray(object_.read_bytes())
+    data[0] ^= 1  # of the inner chunk that begins the object
+    object_.write_bytes(data)
+    codes, damaged = open_codes(path), set()
+    for row in range(64):
+        try:
+            np.testing.assert_array_equal(codes[row], whole[row])
+        except ArchiveError:
+            damaged.add(row // inner)
+    assert len(damaged) == 1
+    assert 64 // inner > 2
+
+
 def test_codes_of_another_encoding_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "BloscCodec", lambda **settings: schema.ZstdCodec(level=1))
     path = make(tmp_path / "a.zarr", **LAYOUTS["one small chunk a shard"])

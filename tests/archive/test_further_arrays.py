@@ -41,7 +41,7 @@ def test_they_are_read_in_small_pieces_and_sealed(tmp_path: Path) -> None:
     assert verify_archive(path) == []
     dataset = open_archive(path)
     assert dataset["map"].dims == ("sample", "map_y", "map_x")
-    assert dataset["map"].encoding["chunks"] == (2, *MAP.shape)
+    assert dataset["map"].encoding["chunks"] == (1, *MAP.shape)
     assert dataset["map"].to_numpy()[:, 3, 3].tolist() == [(row - 3) * 0.5 for row in range(10)]
     assert not dataset["map"].to_numpy()[:, 4, 4].any()
     assert further_arrays(read_root(path).columns) == MORE

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 from engine.archive.cleaning import clean_uncommitted, collect_garbage, remove_archive
+from engine.archive.code_reader import open_codes
 from engine.archive.commits import committed_shards
 from engine.archive.folder_store import FolderStore
 from engine.archive.merge import merge_archives
@@ -87,6 +88,26 @@ def test_xarray_opens_it_as_it_opens_a_folder(url: str, archive: Path) -> None:
     local = open_archive(archive)
     assert open_archive(url).identical(local)
     assert xr.open_zarr(url).latent.equals(local.latent)  # by the URL alone, without latentray
+
+
+def test_codes_are_read_by_row_and_all_at_once(url: str, tmp_path: Path) -> None:
+    shape, local = (20, 1024), tmp_path / "large.zarr"
+    create_archive(local, make_spec(local, rows=40, shard_rows=32, latent_shape=shape))
+    publish(local, shard := make_shard(1, rows=40, shard_rows=32), make_rows(shard, code=shape))  # the other one is pending
+    copied(local, url)
+    there, here = open_codes(url), open_codes(local)
+    np.testing.assert_array_equal(there.read(), here.read())
+    for row in (0, 31, 32, 39):
+        np.testing.assert_array_equal(there[row], here[row])
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(3, 7), slice(0, 1), slice(-4, None), slice(-99, None), slice(8, 99)])
+def test_parts_of_objects_are_those_of_a_file(url: str, tmp_path: Path, part: slice) -> None:
+    stores: list[Store] = [ObjectStore(url), FolderStore(tmp_path)]
+    for store in stores:
+        assert store.put_if_absent("some/object", b"0123456789")
+        assert bytes(store.read_into("some/object", lambda size: memoryview(bytearray(size)), part) or b"") == b"0123456789"[part]
+        assert store.read_into("some/other", lambda size: memoryview(bytearray(size)), part) is None
 
 
 def test_an_archive_that_is_there_is_never_written_over(url: str, tmp_path: Path) -> None:

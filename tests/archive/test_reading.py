@@ -187,9 +187,9 @@ def test_any_rows_come_back_as_they_were(tmp_path_factory, rows, shard_rows, sha
 
 
 @pytest.mark.parametrize(
-    ("shard_rows", "row_bytes", "inner"), [(64, 18432, 64), (4096, 18432, 64), (1000, 1024, 1000), (1009, 18432, 1009), (6, 2**20, 1)]
+    ("shard_rows", "row_bytes", "inner"), [(32, 16384, 32), (64, 18432, 32), (4096, 18432, 32), (1000, 1024, 500), (1009, 18432, 1), (6, 2**20, 1)]
 )
-def test_inner_chunks_divide_the_shard_and_are_about_a_mebibyte(shard_rows: int, row_bytes: int, inner: int) -> None:
+def test_inner_chunks_divide_the_shard_and_are_about_half_a_mebibyte(shard_rows: int, row_bytes: int, inner: int) -> None:
     assert inner_rows(shard_rows, row_bytes) == inner
 
 
@@ -198,7 +198,7 @@ def test_latents_of_large_shards_are_cut_into_inner_chunks(tmp_path: Path) -> No
     create_archive(path, make_spec(path, rows=100, shard_rows=64, latent_shape=(40, 1024)))
     codecs = read_root(path).columns["latent"]["codecs"]
     assert codecs[0]["name"] == "sharding_indexed"
-    assert codecs[0]["configuration"]["chunk_shape"] == [16, 40, 1024]
+    assert codecs[0]["configuration"]["chunk_shape"] == [8, 40, 1024]
     assert codecs[0]["configuration"]["codecs"][-1]["name"] == "crc32c"
     for index in range(2):
         shard = make_shard(index, rows=100, shard_rows=64)
