@@ -1,30 +1,33 @@
-"""The two tables of the project's README that come from results: how fast, and how good at how many bytes, between their markers."""
+"""The tables of the project's README that come from results, between their markers: speed, quality by bytes, layers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
+from benchmarks.fidelity_methods import FILM, RESIDUAL
 from benchmarks.inputs import DEMO
 from benchmarks.report import Row, figure, span_of
 from benchmarks.results_file import Results
 from engine.errors import ConfigError
 
-SPEED, QUALITY = "speed", "quality"
+SPEED, QUALITY, LAYERS = "speed", "quality", "layers"
 OTHER_WORKERS, CEILING = re.compile("--workers [1-9]"), " only"  # decode only, model only
 OURS = "encode"  # what its alternatives are compared to; they stand on the page
 FAST = ("encode", "refine")  # what people would do otherwise is in the rows that these are compared to
-RATED = "rate-distortion"
+RATED, KEPT = "rate-distortion", "fidelity"
 BUDGETS = (256, 512, 1024)  # bytes a film
 MEASURED_FIRST = "real films"  # the set that the README shows, where there is one
-PSNR, SSIM = "mean PSNR dB", "SSIM"
+LAYER_HEADS = ("best plain codec", "times", "dB / MS-SSIM", "films/s in, out", "plain films/s", "layer of the residual")
+PSNR, SSIM, MS_SSIM = "mean PSNR dB", "SSIM", "MS-SSIM"
 
 Found = Sequence[tuple[str, Results]]
 
 
 def in_readme(text: str, found: Found) -> str:
-    """The text with both tables renewed; one that no results are there for is left as it is."""
-    for name, lines in ((SPEED, list(speed(found))), (QUALITY, list(quality(found)))):
+    """The text with its tables renewed; one that no results are there for is left as it is."""
+    for name, table in ((SPEED, speed), (QUALITY, quality), (LAYERS, layers)):
+        lines = list(table(found))
         text = _between(text, name, lines) if lines else text
     return text
 
@@ -88,10 +91,41 @@ def quality(found: Found) -> Iterator[str]:
         yield _files([results])
 
 
+def layers(found: Found) -> Iterator[str]:
+    """A line a promise: the layer beside the best plain codec, what comes back, and how fast; nothing without results."""
+    for results in [results for name, results in found if name == KEPT][-1:]:
+        rows = [row for row in results.of(KEPT) if row.values]
+        kept = [row for row in rows if row.settings["kind"] == FILM]
+        heads = [f"bytes a film, {len(kept[0].values)} films", "layer", *LAYER_HEADS]
+        yield f"| {' | '.join(heads)} |"
+        yield "| --- " * len(heads) + "|"
+        for row in kept:
+            of_target = {each.settings.get("method"): each for each in rows if each.settings["target"] == row.settings["target"]}
+            plain, residual = of_target.get(row.ratio_to), of_target.get(RESIDUAL)
+            times = "" if row.ratio is None else f"{row.ratio:.3f}"
+            cells = [f"`{row.settings['target']}`", _mean_bytes(row), f"{_mean_bytes(plain)} {row.ratio_to}".strip(), times]
+            yield f"| {' | '.join([*cells, _comes_back(row), _in_and_out(row), _in_and_out(plain), _mean_bytes(residual)])} |"
+        yield ""
+        yield _files([results])
+
+
+def _mean_bytes(row: Row | None) -> str:
+    return f"{row.figures['mean bytes']:,.0f}" if row else ""
+
+
+def _in_and_out(row: Row | None) -> str:
+    return f"{figure(row.figures['encode films/s'])}, {figure(row.figures['decode films/s'])}" if row else ""
+
+
+def _comes_back(row: Row) -> str:
+    return "exact" if row.settings["target"] == "lossless" else " / ".join([f"{row.quality[PSNR]:.1f}", f"{row.quality[MS_SSIM]:.4f}"])
+
+
 def _methods(rows: Sequence[Row]) -> list[str]:
     """Pictures and thumbnails, the shipped codec and PCA: what the small codecs of `make systems` reach is in their own table."""
-    shown = [row for row in rows if row.settings["kind"] != "code" or _method(row) == DEMO or _method(row).startswith("pca-")]
-    return list(dict.fromkeys(_method(row) for row in shown))
+    codes = {"code": (DEMO, "pca-"), "layer": ()}  # layers take more bytes than these columns have
+    shown = [row for row in rows if _method(row).startswith(codes.get(str(row.settings["kind"]), ""))]
+    return list(dict.fromkeys(map(_method, shown)))
 
 
 def _method(row: Row) -> str:

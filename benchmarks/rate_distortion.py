@@ -1,4 +1,4 @@
-"""Bytes a film against what comes back of it: every codec's codes in every form, beside small pictures, thumbnails and PCA."""
+"""Bytes a film against what comes back of it: every codec's codes in every form, with layers, beside small pictures and PCA."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from benchmarks.rate_distortion_plot import plot
 from benchmarks.rate_distortion_words import LEAST_LOSS, told
 from benchmarks.rated_codecs import CodecRates, Judged, Rated, judge
 from benchmarks.rated_films import FilmSet, gray_films, rated_films
+from benchmarks.rated_layers import layered
 from benchmarks.rated_probe import Area, areas, mean_area
 from benchmarks.report import Bar, Row
 from benchmarks.stored_forms import CODED, F4, READABLE, ROUNDED
@@ -35,7 +36,8 @@ TIMED = (
     "Nothing is timed. Values: PSNR of each film at 1024x1024, gray in [0, 1]. bytes: a film; of codes as they lie in an archive's chunk,\n"
     "coded ones as streams with their lengths; of pictures as whole files, at the internal resolution that is best for the first films.\n"
     "loss dB: of the mean PSNR, against the same codes as f4. AUC: mean over attributes, of a linear probe on the numbers that come back\n"
-    "or, for pictures, on the demo encoder's code of what comes back. Steps and tables are from films that are not measured."
+    "or, for pictures, on the demo encoder's code of what comes back. Steps and tables are from films that are not measured. Of layers,\n"
+    "bytes are those of the film at 1024x1024 and of the stored code; `bench fidelity` has their speed, and plain codecs of equal quality."
 )
 BAR = f"entropy-coded codes of the demo codec: at most 400 bytes a film, less than {LEAST_LOSS} dB lost"
 NAME = "rate-distortion"
@@ -55,13 +57,16 @@ def rows(options: Options) -> Iterator[Row]:
     default = replace(options, codec=None)
     sized = codec_directory(default, components=options.pick(quick=None, nightly=None, whole=max(PCA_SIZES)))
     budgets = options.pick(quick=(1024,), nightly=(256, 1024), whole=(128, 256, 512, 1024, 2048))
-    yield from compare(codec_directories(options), films, eye=DEMO, sized=sized, budgets=budgets)
+    targets = options.pick(quick=("psnr=30",), nightly=("psnr=40",), whole=("psnr=30", "psnr=35", "psnr=40", "lossless"))
+    yield from compare(codec_directories(options), films, eye=DEMO, sized=sized, budgets=budgets, targets=targets)
 
 
-def compare(codecs: Mapping[str, str], films: Sequence[FilmSet], *, eye: str, sized: str, budgets: Sequence[int]) -> Iterator[Row]:
+def compare(
+    codecs: Mapping[str, str], films: Sequence[FilmSet], *, eye: str, sized: str, budgets: Sequence[int], targets: Sequence[str]
+) -> Iterator[Row]:
     """Codecs by name, beside pictures of as many bytes as `budgets` has, which the probe sees through the encoder of codec `eye`.
 
-    `sized`: the linear codec whose first numbers are rows as well. A codec that fails is a row a set.
+    `sized`: the linear codec whose first numbers are rows as well; `targets`: of the layers. A codec that fails is a row a set.
     """
     found: dict[str, list[Row]] = {each.name: [] for each in films}
     whole = prod(load_codec(sized).code_shape) if sized in codecs.values() else None  # that one is a row already
@@ -76,6 +81,8 @@ def compare(codecs: Mapping[str, str], films: Sequence[FilmSet], *, eye: str, si
     for each in films:
         say(f"{NAME}: pictures of {each.name}")
         found[each.name] += _of_pictures(each, encoder, budgets)
+        say(f"{NAME}: layers of {each.name}")
+        found[each.name] += _of_layers(each, found[each.name], targets)
         yield from found[each.name]
     yield from _must_reach([row for of_set in found.values() for row in of_set])
 
@@ -164,6 +171,22 @@ def _picture_row(films: FilmSet, name: str, most: int, fitted: Fitted, eye: Code
         told_of = areas(codes, films.marks, seed=SEEDS["probe"])
     settings = {"kind": "thumbnail" if name == "thumbnail" else "picture", "method": name, "most_bytes": most, "side": fitted.side}
     return _judged_row(films, f"{name}, {most:,} bytes", judged, fitted.num_bytes, told_of, {}, settings)
+
+
+def _of_layers(films: FilmSet, of_codes: Sequence[Row], targets: Sequence[str]) -> Iterator[Row]:
+    """The film in an archive that keeps a layer of each target beside the smallest code that any reader of Zarr reads."""
+    code = min((row for row in of_codes if row.values and row.settings.get("readable")), key=lambda row: row.figures["bytes"], default=None)
+    grays = gray_films(replace(films, files=films.files[: films.measured]))
+    wanted = torch.from_numpy(np.stack(grays)).unsqueeze(1).float() / 255
+    code_bytes = code.figures["bytes"] if code else 0.0
+    for each in layered(grays, targets):
+        step, settings = f"code and layer, {each.target}", {"kind": "layer", "method": "code and layer", "target": str(each.target)}
+        if each.failed:
+            yield Row(benchmark=NAME, step=f"{films.name}: {step}", settings=settings | {"films": films.name}, failed=each.failed)
+            continue
+        told_of_code = {"code": code.step if code else "none", "code_bytes": code_bytes}
+        sizes = [code_bytes + size for size in each.num_bytes]
+        yield _judged_row(films, step, judge(_as_films(each.pictures), wanted), sizes, {}, {}, settings | told_of_code)
 
 
 def _as_films(pictures: Sequence[Gray]) -> Iterator[Tensor]:

@@ -10,17 +10,24 @@ from benchmarks.report import Row
 
 MEASURES = {"mean PSNR dB": "PSNR (dB)", "MS-SSIM": "MS-SSIM", "AUC": "AUC of a linear probe"}
 _INCHES = (6.4, 3.6)  # of a panel
+_SHAPES: dict[str, dict[str, Any]] = {  # codes are drawn strong, pictures thin, thumbnails dashed, layers dotted
+    "code": {"linewidth": 2, "marker": "o", "markersize": 5},
+    "picture": {"linewidth": 1, "marker": "s", "markersize": 4},
+    "thumbnail": {"linewidth": 1, "linestyle": "--", "marker": "x", "markersize": 5},
+    "layer": {"linewidth": 2, "linestyle": ":", "marker": "D", "markersize": 5},
+}
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Writes a PNG. Lines join what one method makes of different numbers of bytes; the bytes are on a logarithmic axis.
 
+    Exact layers are left out: they have a hundred times the bytes, and no error.
     Raises ImportError without matplotlib.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    judged = [row for row in rows if row.values and row.unit == "dB"]
+    judged = [row for row in rows if row.values and row.unit == "dB" and row.settings.get("target") != "lossless"]
     sets = list(dict.fromkeys(row.settings["films"] for row in judged))
     measures = [name for name in MEASURES if any(name in row.quality for row in judged)]
     figure = Figure(figsize=(_INCHES[0] * max(1, len(sets)), _INCHES[1] * max(1, len(measures)) + 0.8), layout="constrained")
@@ -59,12 +66,6 @@ def _line_of(row: Row) -> str:
 
 
 def _styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Codes are drawn strong, pictures thin, thumbnails dashed."""
     kinds = {_line_of(row): str(row.settings["kind"]) for row in rows}
     colours = {method: f"C{number % 10}" for number, method in enumerate(kinds)}
-    shapes: dict[str, dict[str, Any]] = {
-        "code": {"linewidth": 2, "marker": "o", "markersize": 5},
-        "picture": {"linewidth": 1, "marker": "s", "markersize": 4},
-        "thumbnail": {"linewidth": 1, "linestyle": "--", "marker": "x", "markersize": 5},
-    }
-    return {method: shapes[kind] | {"color": colours[method]} for method, kind in kinds.items()}
+    return {method: _SHAPES[kind] | {"color": colours[method]} for method, kind in kinds.items()}

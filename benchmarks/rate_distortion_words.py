@@ -14,7 +14,7 @@ _MEASURES |= {"AUC": ("AUC", "{:.2f}", 0.01)}  # each with how it is written, an
 
 
 def told(rows: Sequence[Row]) -> list[str]:
-    """Lines of text: for each set of films the best at up to so many bytes, then the smallest form of each codec that loses little."""
+    """Lines of text of each set of films: the best at up to so many bytes, the smallest form of each codec, and what layers take."""
     judged = [row for row in rows if row.values and row.unit == "dB"]
     lines: list[str] = []
     for films, of_set in groupby(sorted(judged, key=lambda row: str(row.settings["films"])), key=lambda row: str(row.settings["films"])):
@@ -22,6 +22,7 @@ def told(rows: Sequence[Row]) -> list[str]:
         lines += _winners(films, found)
         lines += _without_auc(films, found)
         lines += default_forms(films, found)
+        lines += _of_layers(films, found)
     return lines
 
 
@@ -63,6 +64,12 @@ def _winners(films: str, rows: Sequence[Row]) -> Iterator[str]:
 def _without_auc(films: str, rows: Sequence[Row]) -> Iterator[str]:
     reasons = {str(row.settings["no_auc"]) for row in rows if row.settings["no_auc"]}
     yield from (f"{films}, no AUC: {reason}" for reason in sorted(reasons))
+
+
+def _of_layers(films: str, rows: Sequence[Row]) -> Iterator[str]:
+    for row in (row for row in rows if row.settings["kind"] == "layer"):
+        size, gained = f"{_bytes(row):,.0f} bytes a film, {row.settings['code_bytes']:.0f} of them the code", row.quality["mean PSNR dB"]
+        yield f"{films}, code and layer of {row.settings['target']}: {size}; {gained:.1f} dB, and never less than promised"
 
 
 def _form(row: Row) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import page as pages
-from benchmarks.headlines import compared_to, comparisons, in_readme, quality, speed
+from benchmarks.fidelity_methods import FILM, RESIDUAL
+from benchmarks.fidelity_methods import PLAIN as PLAIN_CODEC
+from benchmarks.headlines import compared_to, comparisons, in_readme, layers, quality, speed
 from benchmarks.plots import bars
 from benchmarks.report import Bar, Row
 from benchmarks.results_file import RESULTS, Head, Results, all_results
@@ -145,6 +148,26 @@ def test_quality_is_told_at_up_to_so_many_bytes() -> None:
     assert lines[2] == "| demo |  | 24.0 / 0.800 (512) | 24.0 / 0.800 (512) |"
     assert lines[3] == "| AVIF |  | 28.0 / 0.800 (500) | 28.0 / 0.800 (500) |"
     assert lines[4:] == ["", "From `amd-epyc-2c/2026-11-01T000000Z.jsonl`."]
+
+
+def test_layers_are_told_beside_the_best_plain_codec() -> None:
+    def row(method: str, kind: str, size: float, **more: Any) -> Row:
+        figures = {"mean bytes": size, "encode films/s": 36.0, "decode films/s": 244.0}
+        told = {"target": "psnr=40", "method": method, "kind": kind}
+        quality = {"mean PSNR dB": 40.15, "MS-SSIM": 0.9778}
+        return Row(benchmark="fidelity", step=f"psnr=40: {method}", values=(size,), quality=quality, figures=figures, settings=told, **more)
+
+    rows = [
+        row("JPEG 2000", PLAIN_CODEC, 4432.75),
+        row("AVIF", PLAIN_CODEC, 4521.0),
+        row(FILM, FILM, 4456.75, ratio=1.0054, ratio_to="JPEG 2000"),
+        row(RESIDUAL, RESIDUAL, 4826.75),
+    ]
+    lines = list(layers([("fidelity", results("01", *rows))]))
+    assert lines[0].startswith("| bytes a film, 1 films | layer |")
+    assert lines[2:4] == ["| `psnr=40` | 4,457 | 4,433 JPEG 2000 | 1.005 | 40.1 / 0.9778 | 36, 244 | 36, 244 | 4,827 |", ""]
+    alone = replace(rows[2], settings=rows[2].settings | {"target": "lossless"}, ratio=None, ratio_to="")
+    assert "| `lossless` | 4,457 |  |  | exact | 36, 244 |  |  |" in list(layers([("fidelity", results("02", alone))]))
 
 
 def test_tables_go_between_their_marks_and_nowhere_else() -> None:

@@ -16,11 +16,13 @@ from benchmarks.rated_films import FilmSet, rated_films
 from benchmarks.report import Row, table
 from benchmarks.stored_forms import CODED, F2, F4, I1, ROUNDED, chunk_bytes, stored_forms
 from engine.encode.codec import load_codec
+from engine.metrics import PSNR_CAP
 from tests.small_pggan import make_pggan_codec
 from trainers.presets.pca import PcaConfig
 from trainers.tasks.pca import fit_pca
 
 SOURCE = "phantom:40?seed=3&size=64"
+TARGETS = ("psnr=30", "lossless")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> list[FilmSet]:
 @pytest.fixture(scope="module")
 def rows(place: Path, films: list[FilmSet]) -> list[Row]:
     codecs = {name: str(place / name) for name in ("pca", "gan", "broken")}
-    return list(compare(codecs, films, eye=str(place / "pca"), sized=str(place / "pca"), budgets=(300,)))
+    return list(compare(codecs, films, eye=str(place / "pca"), sized=str(place / "pca"), budgets=(300,), targets=TARGETS))
 
 
 def by_step(rows: list[Row]) -> dict[str, Row]:
@@ -100,6 +102,16 @@ def test_pictures_and_thumbnails_keep_to_their_bytes(rows: list[Row]) -> None:
     assert "AUC" in table(rows)
 
 
+def test_code_and_layer_bring_the_film_back_as_promised(rows: list[Row]) -> None:
+    found = by_step(rows)
+    near, exact = (found[f"code and layer, {target}"] for target in TARGETS)
+    assert min(near.values) >= 30
+    assert set(exact.values) == {PSNR_CAP}
+    assert found[near.settings["code"].removeprefix("films: ")].figures["bytes"] == near.settings["code_bytes"] > 0
+    assert near.settings["code_bytes"] < near.figures["bytes"] < exact.figures["bytes"]
+    assert f"films, code and layer of psnr=30: {near.figures['bytes']:,.0f} bytes a film" in "".join(told(rows))
+
+
 def test_words_name_the_winners_of_the_rows(rows: list[Row]) -> None:
     lines = told(rows)
     best = winner([row for row in rows if row.values and row.figures["bytes"] <= 300], "mean PSNR dB")
@@ -123,7 +135,7 @@ def test_of_rows_as_good_the_smallest_wins(rows: list[Row]) -> None:
 def test_a_set_without_labels_says_why_there_is_no_area(tmp_path: Path, place: Path) -> None:
     sets = rated_films(Options(films="phantom:5?seed=5&size=64", scratch=tmp_path), measured=9, size=64)
     assert sets[0].measured == 2
-    rows = list(compare({}, sets, eye=str(place / "pca"), sized=str(place / "pca"), budgets=(300,)))
+    rows = list(compare({}, sets, eye=str(place / "pca"), sized=str(place / "pca"), budgets=(300,), targets=TARGETS))
     assert all("AUC" not in row.quality for row in rows)
     assert "films, no AUC: no attribute that 10 films have and 10 have not, of 5" in told(rows)
 
