@@ -13,6 +13,7 @@ from benchmarks.fidelity_methods import FILM, RESIDUAL
 from benchmarks.fidelity_methods import PLAIN as PLAIN_CODEC
 from benchmarks.headlines import compared_to, comparisons, in_readme, layers, quality, speed
 from benchmarks.plots import bars
+from benchmarks.registry import BENCHMARKS
 from benchmarks.report import Bar, Row
 from benchmarks.results_file import RESULTS, Head, Results, all_results
 from engine.errors import ConfigError
@@ -43,6 +44,12 @@ def test_the_committed_page_and_tables_are_those_of_the_committed_results() -> N
     again = "; `latentray bench --page` makes it anew"
     assert pages.PAGE.read_text() == pages.page(found), "benchmarks/README.md is not what its results say" + again
     assert pages.README.read_text() == in_readme(pages.README.read_text(), found), "README.md has other tables than the results" + again
+
+
+def test_every_benchmark_is_one_line_of_the_index() -> None:
+    index = pages.page([]).partition("## Benchmarks by name\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.partition("]")[0] for line in index[2:]] == [f"| [{name}" for name in BENCHMARKS]
+    assert {line.count("|") - line.count("\\|") for line in index} == {5}
 
 
 def test_plots_and_files_that_the_page_names_are_there_and_small() -> None:
