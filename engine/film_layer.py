@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,7 @@ LAYER_VERSION = 1
 PSNR_TOLERANCE = 0.05  # dB
 KINDS = ("none", "film", "residual", "max-error", "lossless")
 FILMS_TO_CHOOSE = 8
+Read = Callable[[str], bytes]
 
 
 def layer_arrays() -> dict[str, RowArray]:
@@ -85,11 +86,14 @@ def choose(refs: Sequence[ImageRef], codec: Codec, cfg: EngineConfig, *, dtype: 
 
 
 class FilmReader:
-    """Films as a layer holds them, from where the plan says; of the depth that a codec's recipe overrides, where it does."""
+    """Films as a layer holds them, from where the plan says; of the depth that a codec's recipe overrides, where it does.
 
-    def __init__(self, decode: DecodeConfig, recipe: PixelRecipe) -> None:
+    `read`: gives the bytes of a uri, in place of `read_bytes`.
+    """
+
+    def __init__(self, decode: DecodeConfig, recipe: PixelRecipe, *, read: Read | None = None) -> None:
         self._samples, self._bits = SampleReader(decode), recipe.bits
-        self._read = partial(read_bytes, max_bytes=decode.max_bytes)
+        self._read = read or partial(read_bytes, max_bytes=decode.max_bytes)
 
     def film(self, ref: ImageRef, digest: bytes | None = None) -> FilmSamples:
         """The film of a row. Raises RowError where it cannot be read, or where its file's sha256 is not `digest`."""
@@ -128,11 +132,11 @@ class LayerRow:
 
 
 class FilmLayers:
-    """Codes the films of a batch to their layers, in as many threads as there are cores. Films are read again from where the plan says."""
+    """Codes the films of a batch to their layers, in as many threads as there are cores. `read` gives a film's bytes once more."""
 
-    def __init__(self, cfg: FidelityConfig, decode: DecodeConfig, codec: Codec) -> None:
+    def __init__(self, cfg: FidelityConfig, decode: DecodeConfig, codec: Codec, *, read: Read) -> None:
         self._target, self._way, self._strict = parse_target(cfg.target), way_of(cfg), cfg.strict
-        self._codec, self._reader = codec, FilmReader(decode, codec.recipe)
+        self._codec, self._reader = codec, FilmReader(decode, codec.recipe, read=read)
         threads = decode.threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="layer")
         self.arrays = layer_arrays()

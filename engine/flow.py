@@ -31,12 +31,14 @@ from engine.records import Failure, ImageRef, PixelBatch, Shard, ShardReceipt, S
 from engine.refine.descent import Film
 from engine.refiner import Refiner, build_refiner, weights_of
 from engine.rows import RowTable
+from engine.source.kept_bytes import KeptBytes
 from engine.source.opening import read_bytes
 from engine.stage_clock import StageClock
 from engine.workload import film_gigaflops
 
 log = logging.getLogger(__name__)
 
+MOST_KEPT_BYTES = 2**28  # of files that were decoded and wait for their layer
 # Never a film's fault, and each call after it fails as well: the shard is left to another attempt, and then to another machine.
 MACHINE_FAULTS = (torch.OutOfMemoryError, torch.AcceleratorError)
 
@@ -284,10 +286,12 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
     work = cfg.films * film_gigaflops(codec, cfg.refine) if cfg.films else 0.0
     prepared = prepare(codec, backend=cfg.backend, precision=cfg.precision, batch_size=cfg.batch_size, gigaflops=work)
     refiner = build_refiner(prepared, cfg.refine) if cfg.refine.steps else None
+    has_layers = cfg.fidelity.target != "none"
+    films = KeptBytes(partial(read_bytes, max_bytes=cfg.decode.max_bytes), most_bytes=MOST_KEPT_BYTES if has_layers else 0)
     decoder = build_decoder(
         codec.recipe,
         cfg.decode,
-        read=partial(read_bytes, max_bytes=cfg.decode.max_bytes),
+        read=films.first,
         batch_size=cfg.batch_size,
         film_size=None if cfg.metrics == "none" else cfg.film_size,
     )
@@ -299,7 +303,7 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
         decoder=decoder,
         writer=ShardWriter(cfg.archive) if write else None,
         decomposer=None if cfg.maps is None else Decomposer(codec, cfg.maps, precision=prepared.precision),
-        layers=None if cfg.fidelity.target == "none" else FilmLayers(cfg.fidelity, cfg.decode, codec),
+        layers=FilmLayers(cfg.fidelity, cfg.decode, codec, read=films.again) if has_layers else None,
     )
 
 
