@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,24 @@ def test_lossless_films_come_back_sample_by_sample(films: Path, small_codec: Pat
     assert {picture.shape for picture in by_code.values()} == {(32, 32)}
     assert audit_rows(archive, plan_beside(archive)) == []
     assert run_verb("verify", verify, [str(archive), "--level", "4"]) == 0
+
+
+def test_a_film_is_read_once_to_choose_a_way_and_once_for_code_and_layer(films: Path, small_codec: Path, tmp_path: Path) -> None:
+    opened: Counter[str] = Counter()
+    is_watching = True  # a hook cannot be taken away
+
+    def watch(event: str, arguments: Any) -> None:
+        if is_watching and event == "open" and str(arguments[0]).endswith(".png"):
+            opened[Path(arguments[0]).stem] += 1
+
+    sys.addaudithook(watch)
+    make(films, small_codec, tmp_path / "codes.zarr")
+    without = dict(opened)
+    opened.clear()
+    make(films, small_codec, tmp_path / "films.zarr", "--fidelity", "lossless")
+    is_watching = False
+    assert without == dict.fromkeys((*sources(films), "broken"), 1)
+    assert dict(opened) == {name: times + 1 for name, times in without.items()}
 
 
 def test_a_psnr_is_met_and_recorded(films: Path, small_codec: Path, tmp_path: Path) -> None:
