@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from benchmarks.report import Row
+from engine.metrics import PSNR_CAP
 
 LEAST_LOSS = 0.05  # dB: what a stored form may not lose
 _MEASURES = {"mean PSNR dB": ("PSNR", "{:.1f} dB", 0.05), "SSIM": ("SSIM", "{:.3f}", 0.001), "MS-SSIM": ("MS-SSIM", "{:.3f}", 0.001)}
@@ -68,8 +69,9 @@ def _without_auc(films: str, rows: Sequence[Row]) -> Iterator[str]:
 
 def _of_layers(films: str, rows: Sequence[Row]) -> Iterator[str]:
     for row in (row for row in rows if row.settings["kind"] == "layer"):
-        size, gained = f"{_bytes(row):,.0f} bytes a film, {row.settings['code_bytes']:.0f} of them the code", row.quality["mean PSNR dB"]
-        yield f"{films}, code and layer of {row.settings['target']}: {size}; {gained:.1f} dB, and never less than promised"
+        size = f"{_bytes(row):,.0f} bytes a film, {row.settings['code_bytes']:.0f} of them the code"
+        gained = "exact" if min(row.values) >= PSNR_CAP else f"{row.quality['mean PSNR dB']:.1f} dB, and never less than promised"
+        yield f"{films}, code and layer of {row.settings['target']}: {size}; {gained}"
 
 
 def _form(row: Row) -> str:
