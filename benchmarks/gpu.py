@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import kernel_ops, to_quality, waterfall
 from benchmarks.commands import StepFailed, run_alone
-from benchmarks.floor import image_steps_a_second, layers
 from benchmarks.machine import describe_machine, machine_line
 from benchmarks.plots import bars
-from benchmarks.random_codec import SEGAL, random_codec, random_codes
-from benchmarks.refine_rows import quality_rows, step_rows
+from benchmarks.refinement import kernel_ops, to_quality, waterfall
+from benchmarks.refinement.floor import image_steps_a_second, layers
+from benchmarks.refinement.random_codec import SEGAL, random_codec, random_codes
+from benchmarks.refinement.refine_rows import quality_rows, step_rows
 from benchmarks.report import Bar, Row, checks, completed, table
 from benchmarks.results_file import RESULTS, Head, add_rows, begin_results, seconds_table
 from benchmarks.timing import spread
@@ -90,8 +90,8 @@ def _steps(args: argparse.Namespace) -> Iterator[Row]:
         settings |= {"channels": TINY_CHANNELS, "batch": 2, "repeats": 2}
         probe = {"repeats": 2, "matrix": 256, "copied": 2**20}
     try:
-        found = run_alone("benchmarks.waterfall:measure", **settings)
-        rates = run_alone("benchmarks.floor:measure", **probe)
+        found = run_alone("benchmarks.refinement.waterfall:measure", **settings)
+        rates = run_alone("benchmarks.refinement.floor:measure", **probe)
     except StepFailed as error:
         yield Row(benchmark=NAME, step="steps", failed=str(error))
         return
@@ -129,7 +129,9 @@ def _time_to_quality(args: argparse.Namespace) -> Iterator[Row]:
         films = args.films or _own_films(args, Path(scratch) / "films.npy")
         try:
             channels = None if args.codec else TINY_CHANNELS
-            found = run_alone("benchmarks.to_quality:measure", codec=args.codec or "", channels=channels, films=str(films), **settings)
+            found = run_alone(
+                "benchmarks.refinement.to_quality:measure", codec=args.codec or "", channels=channels, films=str(films), **settings
+            )
         except StepFailed as error:
             yield Row(benchmark=NAME, step="time to the same loss", failed=str(error))
             return

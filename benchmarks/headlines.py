@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from benchmarks.fidelity_methods import FILM, RESIDUAL
 from benchmarks.inputs import DEMO
+from benchmarks.rates.fidelity_methods import FILM, RESIDUAL
 from benchmarks.report import Row, figure, span_of
 from benchmarks.results_file import Results
 from engine.errors import ConfigError

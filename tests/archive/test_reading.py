@@ -187,7 +187,8 @@ def test_any_rows_come_back_as_they_were(tmp_path_factory, rows, shard_rows, sha
 
 
 @pytest.mark.parametrize(
-    ("shard_rows", "row_bytes", "inner"), [(32, 16384, 32), (64, 18432, 32), (4096, 18432, 32), (1000, 1024, 500), (1009, 18432, 1), (6, 2**20, 1)]
+    ("shard_rows", "row_bytes", "inner"),
+    [(32, 16384, 32), (64, 18432, 32), (4096, 18432, 32), (1000, 1024, 500), (1009, 18432, 1), (6, 2**20, 1)],
 )
 def test_inner_chunks_divide_the_shard_and_are_about_half_a_mebibyte(shard_rows: int, row_bytes: int, inner: int) -> None:
     assert inner_rows(shard_rows, row_bytes) == inner

@@ -42,7 +42,7 @@ def run_bare(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_nothing_that_such_an_image_lacks_is_imported(tmp_path: Path) -> None:
-    ours = "import benchmarks.gpu, benchmarks.floor, engine.refiner, engine.encode.backends"
+    ours = "import benchmarks.gpu, benchmarks.refinement.floor, engine.refiner, engine.encode.backends"
     done = run_bare(tmp_path, "-c", f"{ours}, importlib.util as found; assert not found.find_spec('zarr')")
     assert done.returncode == 0, done.stderr
 

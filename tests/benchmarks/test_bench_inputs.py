@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.decode import expected_pixels
 from benchmarks.inputs import Options, film_files, films_digest, line_up, spaced
+from benchmarks.job.decode import expected_pixels
 from engine.errors import ConfigError
 from engine.source.plan import make_plan
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks import page as pages
-from benchmarks.fidelity_methods import FILM, RESIDUAL
-from benchmarks.fidelity_methods import PLAIN as PLAIN_CODEC
 from benchmarks.headlines import compared_to, comparisons, in_readme, layers, quality, speed
 from benchmarks.plots import bars
+from benchmarks.rates.fidelity_methods import FILM, RESIDUAL
+from benchmarks.rates.fidelity_methods import PLAIN as PLAIN_CODEC
 from benchmarks.registry import BENCHMARKS
 from benchmarks.report import Bar, Row
 from benchmarks.results_file import RESULTS, Head, Results, all_results

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import run as bench
-from benchmarks import slots
+from benchmarks.refinement import slots
 from benchmarks.registry import BENCHMARKS, ON_GPU, asked, load
 from benchmarks.report import Row
 from benchmarks.results_file import read_results

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.plain_pggan import PlainPggan
+from benchmarks.models.plain_pggan import PlainPggan
 from engine.errors import CodecError, TrainError
 from engine.networks.frozen_ops import folded_upsampling
 from engine.networks.pggan import PgganGenerator, PgganSettings
