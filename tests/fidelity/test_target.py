@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ArchiveError, ConfigError
-from engine.fidelity.choose import choose_way
+from engine.fidelity.choose import WORTH, _is_worth, choose_way
 from engine.fidelity.target import Target, parse_target
 from engine.fidelity.way import EXACT_WAY, Way, default_way
 from tests.fidelity.film_shapes import film_of, radiograph
@@ -70,11 +70,30 @@ def test_the_choice_is_the_best_of_what_was_tried(target: Target) -> None:
     assert all(figures["films"] == 2 for figures in choice.figures)
     whole = [figures for figures in choice.figures if figures["met"] == 2]
     assert choice.figures[0] in whole
+    least = min(figures["bytes"] for figures in whole)
     if target.kind == "bytes":
         assert choice.figures[0]["psnr"] == max(figures["psnr"] for figures in whole)
+    elif target.kind == "psnr":
+        assert choice.figures[0]["bytes"] * (1 - WORTH) <= least
+        assert [figures["bytes"] for figures in choice.figures[1:]] == sorted(figures["bytes"] for figures in choice.figures[1:])
     else:
-        assert choice.figures[0]["bytes"] == min(figures["bytes"] for figures in whole)
+        assert choice.figures[0]["bytes"] == least
     json.dumps(choice.figures, allow_nan=False)
+
+
+@pytest.mark.parametrize(("bytes_", "met", "is_worth"), [(1000, 8, True), (1050, 8, True), (1060, 8, False), (1000, 7, False)])
+def test_a_quicker_way_is_left_only_for_one_that_saves_a_twentieth(bytes_: float, met: int, is_worth: bool) -> None:
+    assert _is_worth({"bytes": bytes_, "met": met}, {"bytes": 1000.0, "met": 8}) is is_worth
+
+
+def test_a_slower_way_that_saves_enough_is_taken() -> None:
+    blocks = [
+        film_of(np.kron(np.random.default_rng(seed).integers(0, 2, (12, 12)), np.full((16, 16), 255)).astype(np.uint8), 8)
+        for seed in (1, 2)
+    ]
+    choice = choose_way(blocks, None, Target("psnr", 40))
+    assert choice.way.codec == "avif"  # flat squares, which wavelets ring at
+    assert choice.figures[0]["bytes"] < (1 - WORTH) * min(each["bytes"] for each in choice.figures if each["codec"] == "j2k")
 
 
 def test_a_size_that_any_film_fits_into_is_one_more_target() -> None:
