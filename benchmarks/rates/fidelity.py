@@ -37,6 +37,7 @@ from engine.encode.codec import Codec, load_codec
 from engine.errors import ConfigError, DecodeError, LayerError
 from engine.fidelity.choose import Effort
 from engine.fidelity.target import Target, parse_target
+from engine.film_layer import FILMS_TO_CHOOSE
 from engine.prediction import film_of_code, predict
 from engine.records import FilmSamples
 
@@ -67,7 +68,7 @@ def rows(options: Options) -> Iterator[Row]:
     codec = load_codec(options.codec or DEMO)
     say(f"{NAME}: what codes make of {len(films)} films")
     predictions = _predictions(codec, files, films)
-    first, turns = options.pick(quick=1, nightly=2, whole=4), 1 if options.quick else 5
+    first, turns = options.pick(quick=1, nightly=2, whole=FILMS_TO_CHOOSE), 1 if options.quick else 5
     few, all_of_them = ("lossless", JUDGED), ("lossless", "max-error=2", "psnr=30", "psnr=35", JUDGED)
     for text in options.pick(quick=few, nightly=few, whole=all_of_them):
         say(f"{NAME}: {text}")
