@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.inputs import DEMO
 from benchmarks.rates.fidelity_methods import FILM, RESIDUAL
+from benchmarks.rates.rate_distortion_words import winner
 from benchmarks.report import Row, figure, span_of
 from benchmarks.results_file import Results
 from engine.errors import ConfigError
@@ -135,7 +136,7 @@ def _method(row: Row) -> str:
 def _best(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    best = max(rows, key=lambda row: row.quality[PSNR])
+    best = winner(rows, PSNR)
     return f"{best.quality[PSNR]:.1f} / {best.quality[SSIM]:.3f} ({best.figures['bytes']:.0f})"
 
 
