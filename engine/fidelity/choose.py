@@ -35,7 +35,7 @@ _LOSSY: dict[Effort, list[tuple[str, int]]] = {  # the quickest first: one of th
     "usual": [("j2k", 0), ("jxl", 3), ("avif", 6)],
     "best": [("j2k", 0), ("jxl", 7), ("avif", 3)],
 }
-WORTH = 0.05  # of the bytes for a PSNR: AVIF takes a seventh of the films a second, and a residual the network's time, there and back
+WORTH = 0.05  # of the bytes for a PSNR: AVIF takes four times as long, and a residual the network's time, there and back
 
 
 @dataclass(frozen=True, slots=True)
