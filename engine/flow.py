@@ -284,7 +284,14 @@ def build_flow(cfg: EngineConfig, *, write: bool = True) -> Flow:
     if write:
         _check_codec(cfg, codec)
     work = cfg.films * film_gigaflops(codec, cfg.refine) if cfg.films else 0.0
-    prepared = prepare(codec, backend=cfg.backend, precision=cfg.precision, batch_size=cfg.batch_size, gigaflops=work)
+    prepared = prepare(
+        codec,
+        backend=cfg.backend,
+        precision=cfg.precision,
+        batch_size=cfg.batch_size,
+        gigaflops=work,
+        makes_films=cfg.metrics != "none" or cfg.refine.steps > 0,
+    )
     refiner = build_refiner(prepared, cfg.refine) if cfg.refine.steps else None
     has_layers = cfg.fidelity.target != "none"
     films = KeptBytes(partial(read_bytes, max_bytes=cfg.decode.max_bytes), most_bytes=MOST_KEPT_BYTES if has_layers else 0)

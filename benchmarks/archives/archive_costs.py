@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -11,7 +12,7 @@ from numcodecs import Blosc
 
 from benchmarks.archives.archive_made import Codes, draw_codes, shard_rows_for
 from benchmarks.archives.archive_turns import files_of, timed
-from benchmarks.commands import run_alone
+from benchmarks.commands import StepFailed, run_alone
 from benchmarks.inputs import Options, say
 from benchmarks.report import Bar, Row
 from engine.archive.root import Root
@@ -20,51 +21,85 @@ NAME = "archive"
 BYTES_BAR = Bar(bound=1.02, sense="at most")
 WRITTEN_ROWS = 64 * 1024
 LEVELS = (1, 2, 3)
-MOST_SECONDS = 30.0  # of `verify`, warm-up included
+VERBS = ("status", *(f"verify --level {level}" for level in LEVELS))
+VERB_TURNS = 5  # of a process, as long as its share of seconds lasts
 
 
-def costs(count: int, path: str, *, repeats: int) -> Iterator[Row]:
-    """Bytes of an archive of so many codes, and the seconds of `status` and `verify`, imports not counted."""
-    found = run_alone("benchmarks.archives.archive_costs:look", path=path, rows=count, repeats=repeats)
-    yield Row(
-        benchmark=NAME,
-        step=f"{count:,} rows, bytes of `latent`",
-        unit="bytes/row",
-        values=(found["latent"],),
-        value_of="whole",
-        ratio=found["latent"] / found["compressed"],
-        ratio_to="the compressed codes alone",
-        bar=BYTES_BAR,
-        quality={"rows ok": found["ok"], "problems": found["problems"]},
-        figures={"bytes/row": found["all"], "shard rows": found["shard rows"]},
-    )
-    for what, seconds in found["seconds"].items():
-        step = f"{count:,} rows, {what}"
-        if found["ok"] != count or found["problems"]:
-            yield Row(benchmark=NAME, step=step, failed=f"{found['ok']} of {count} rows are ok, with {found['problems']} problems")
-            continue
-        yield Row(benchmark=NAME, step=step, unit="s", values=tuple(seconds), quality={"rows ok": found["ok"], "problems": 0.0})
+class Costs:
+    """What an archive of so many codes takes: bytes, and the seconds of `status` and `verify`, imports not counted."""
+
+    def __init__(self, count: int, path: str) -> None:
+        self._count, self._path = count, path
+        self._turns: list[dict[str, Any]] = []
+        self._failed = ""
+
+    def measure(self, *, seconds: float) -> None:
+        """One process, in which each verb is repeated as often as `seconds` allow."""
+        if not self._failed:
+            try:
+                self._turns.append(run_alone("benchmarks.archives.archive_costs:look", path=self._path, seconds=seconds))
+            except StepFailed as error:
+                self._failed = str(error)
+
+    def rows(self) -> Iterator[Row]:
+        """Bytes, then the verbs; an archive that is not whole has no speed."""
+        ok, problems = (sum(each[name] for each in self._turns) for name in ("ok", "problems"))
+        failed = self._failed
+        if not failed and (ok != self._count * len(self._turns) or problems):
+            failed = f"{ok // len(self._turns)} of {self._count} rows are ok, with {problems} problems"
+        quality = {"rows ok": self._count, "problems": 0.0}
+        step = f"{self._count:,} rows, bytes of `latent`"
+        if failed:
+            yield Row(benchmark=NAME, step=step, failed=failed)
+        else:
+            found = run_alone("benchmarks.archives.archive_costs:weigh", path=self._path, rows=self._count)
+            yield Row(
+                benchmark=NAME,
+                step=step,
+                unit="bytes/row",
+                values=(found["latent"],),
+                value_of="whole",
+                ratio=found["latent"] / found["compressed"],
+                ratio_to="the compressed codes alone",
+                bar=BYTES_BAR,
+                quality=quality,
+                figures={"bytes/row": found["all"], "shard rows": found["shard rows"]},
+            )
+        for verb in VERBS:
+            step = f"{self._count:,} rows, {verb}"
+            if failed:
+                yield Row(benchmark=NAME, step=step, failed=failed)
+                continue
+            blocks = [each["seconds"][verb] for each in self._turns]
+            values = tuple(chain.from_iterable(blocks))
+            yield Row(benchmark=NAME, step=step, unit="s", values=values, blocks=tuple(map(len, blocks)), quality=quality)
 
 
-def look(*, path: str, rows: int, repeats: int) -> dict[str, Any]:
-    """Bytes a row of the objects of `latent`, of all files, and of the codes packed by blosc alone; the `seconds` of each verb."""
+def look(*, path: str, seconds: float) -> dict[str, Any]:
+    """The `seconds` of each verb, turn by turn; how many rows are `ok` and how many `problems` there are."""
     from engine.archive.reader import archive_status
-    from engine.archive.root import read_root
     from engine.archive.verify import verify_archive
 
     problems = 0
-    seconds = {"status": timed(lambda turn: archive_status(path), repeats, MOST_SECONDS)}
+    found = {"status": timed(lambda turn: archive_status(path), VERB_TURNS, seconds)}
     for level in LEVELS:
 
         def verify(turn: int, level: int = level) -> None:
             nonlocal problems
             problems += sum(not each.is_note for each in verify_archive(path, level=level))
 
-        seconds[f"verify --level {level}"] = timed(verify, repeats, MOST_SECONDS)
+        found[f"verify --level {level}"] = timed(verify, VERB_TURNS, seconds)
+    return {"seconds": found, "ok": archive_status(path)["ok"], "problems": problems}
+
+
+def weigh(*, path: str, rows: int) -> dict[str, Any]:
+    """Bytes a row of the objects of `latent`, of `all` files, and of the codes `compressed` by blosc alone; rows of a shard."""
+    from engine.archive.root import read_root
+
     latent, everything = (sum(each.stat().st_size for each in files_of(where)) for where in (f"{path}/latent", path))
     root = read_root(path)
-    found = {"latent": latent / rows, "all": everything / rows, "compressed": _packed_bytes(root, draw_codes(rows)) / rows}
-    return {**found, "shard rows": root.shard_rows, "ok": archive_status(path)["ok"], "problems": problems, "seconds": seconds}
+    packed = _packed_bytes(root, draw_codes(rows))
+    return {"latent": latent / rows, "all": everything / rows, "compressed": packed / rows, "shard rows": root.shard_rows}
 
 
 def _packed_bytes(root: Root, codes: Codes) -> int:

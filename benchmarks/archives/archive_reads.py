@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.archives.archive_costs import BYTES_BAR, NAME, costs, writers_rows
+from benchmarks.archives.archive_costs import BYTES_BAR, NAME, Costs, writers_rows
 from benchmarks.archives.archive_formats import FORMATS, LATENTRAY, XARRAY
 from benchmarks.archives.archive_made import NUMBERS, SEED, shard_rows_for
 from benchmarks.archives.archive_turns import ROWS_SEED
@@ -36,26 +36,33 @@ BAR = (
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Reads, bytes, `status` and `verify` by number of rows, then what 1 to 4 writers write."""
+    """Reads, bytes, `status` and `verify` by number of rows, then what 1 to 4 writers write.
+
+    All sizes take turns, so that the processes of a row lie as far from one another as the run is long: what disturbs a machine for
+    minutes is then in the spread.
+    """
     sizes = options.pick(quick=(200,), nightly=(1000, FULL_BAR_ROWS), whole=(1000, FULL_BAR_ROWS, 1_000_000))
+    turns, seconds = options.pick(quick=1, nightly=3, whole=3), options.pick(quick=0.3, nightly=0.5, whole=4.0)
     options.scratch.mkdir(parents=True, exist_ok=True)
-    for count in sizes:
-        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            yield from _of_size(count, Path(folder), options)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        measured = [_made(count, Path(scratch)) for count in sizes]
+        for turn in range(turns):
+            for reads, costs in measured:
+                say(f"archive: {reads.count:,} rows, turn {turn + 1} of {turns}")
+                for name in [each for each in reads.made if each not in reads.failed]:
+                    reads.measure(name, seconds=seconds)
+                costs.measure(seconds=seconds)
+        for reads, costs in measured:
+            yield from reads.rows()
+            yield from costs.rows()
     yield from writers_rows(options)
 
 
-def _of_size(count: int, folder: Path, options: Options) -> Iterator[Row]:
-    say(f"archive: {count:,} rows")
-    found = Measured(count, str(folder))
-    for _ in range(options.pick(quick=1, nightly=1, whole=3)):
-        for name in [each for each in found.made if each not in found.failed]:
-            found.measure(name, seconds=options.pick(quick=0.3, nightly=1.5, whole=4.0))
-    for read in READS:
-        yield from (found.row(name, read) for name in FORMATS)
-    yield from (found.wins(name) for name in FORMATS if name not in (LATENTRAY, XARRAY))
-    if LATENTRAY in found.made:
-        yield from costs(count, str(folder / FORMATS[LATENTRAY].file), repeats=options.pick(quick=1, nightly=1, whole=3))
+def _made(count: int, scratch: Path) -> tuple[Measured, Costs]:
+    say(f"archive: files of {count:,} rows are written")
+    folder = scratch / str(count)
+    folder.mkdir()
+    return Measured(count, str(folder)), Costs(count, str(folder / FORMATS[LATENTRAY].file))
 
 
 class Measured:
@@ -85,6 +92,12 @@ class Measured:
             self.failed[name] = "its codes are not those that were written"
         self.turns[name].append(found)
 
+    def rows(self) -> Iterator[Row]:
+        """Every kind of read by every format, then how often latentray is the quicker one."""
+        for read in READS:
+            yield from (self.row(name, read) for name in self.turns)
+        yield from (self.wins(name) for name in self.turns if name not in (LATENTRAY, XARRAY))
+
     def row(self, name: str, read: str) -> Row:
         """One format's times of one kind of read."""
         step = f"{self.count:,} rows, {read}: {name}"
@@ -107,25 +120,33 @@ class Measured:
             settings={"rows": self.count, "numbers": NUMBERS, "dtype": "f2"},
         )
 
-    def ratio(self, name: str, read: str, *, ours: str = LATENTRAY) -> float | None:
-        """How much longer a format takes than latentray: the median over processes, each beside its neighbour."""
-        pairs = list(zip(self.turns[name], self.turns[ours], strict=False))
-        return median(median(other[read]) / median(own[read]) for other, own in pairs) if pairs else None
+    def ratio(self, name: str, read: str) -> float | None:
+        """How much longer a format takes than latentray, the median over turns; None where either has failed."""
+        found = self.ratios(name, read)
+        return median(found) if found else None
+
+    def ratios(self, name: str, read: str, *, ours: str = LATENTRAY) -> list[float]:
+        """How much longer a format takes than we, turn by turn: a process beside its neighbour."""
+        pairs = zip(self.turns[name], self.turns[ours], strict=False)
+        return [median(other[read]) / median(own[read]) for other, own in pairs]
 
     def wins(self, name: str) -> Row:
-        """In how many of the three reads latentray is quicker than a format."""
+        """In how many of the three reads latentray is quicker than a format, turn by turn."""
         step = f"{self.count:,} rows, reads quicker than {name}"
         reason = self.failed.get(name, "") or self.failed.get(LATENTRAY, "")
         if self.unavailable[name] or reason:
             return Row(benchmark=NAME, step=step, unavailable=self.unavailable[name], failed=reason)
-        by_door, by_xarray = (sum((self.ratio(name, read, ours=ours) or 0) > 1 for read in READS) for ours in (LATENTRAY, XARRAY))
+        by_door, by_xarray = (self._quicker(name, ours) for ours in (LATENTRAY, XARRAY))
         return Row(
             benchmark=NAME,
             step=step,
             unit="of 3 reads",
-            values=(float(by_door),),
-            value_of="whole",
+            values=tuple(by_door),
             bar=WINS_BAR if self.count >= FULL_BAR_ROWS else None,
             quality={"codes differ": 0.0},
-            figures={"by xarray": float(by_xarray)},
+            figures={"by xarray": median(by_xarray)} if by_xarray else {},
         )
+
+    def _quicker(self, name: str, ours: str) -> list[float]:
+        turns = zip(*(self.ratios(name, read, ours=ours) for read in READS), strict=True)
+        return [float(sum(ratio > 1 for ratio in turn)) for turn in turns]

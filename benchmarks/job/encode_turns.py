@@ -134,18 +134,18 @@ class _Turns:
         }
 
 
-def measure_quality(*, source: str, codec: str, codes: str) -> dict[str, float]:
+def measure_quality(*, source: str, codec: str, codes: str, film_size: int = FILM_SIZE) -> dict[str, float]:
     """Mean PSNR in dB and SSIM of films made of the codes in a file, row by row those of `source`, as `encode --metrics full` has it."""
     loaded, values = load_codec(codec), torch.load(codes, weights_only=True)
     with listed(source, id_from=None) as plan:
         refs = [ref for shard in plan.shards() for ref in shard.refs]
-        decoder = _decoder(job_config(source, "none.zarr", codec, batch_size=AT_ONCE), loaded, cores(), film_size=FILM_SIZE)
+        decoder = _decoder(job_config(source, "none.zarr", codec, batch_size=AT_ONCE), loaded, cores(), film_size=film_size)
         found: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
             for at, batch in enumerate(decoder.batches(refs)):
                 assert batch.films is not None, "asked for by their size"
                 made = loaded.generate(values[AT_ONCE * at : AT_ONCE * at + len(batch.refs)])
-                rebuilt, films = metrics.to_unit(metrics.resize_film(made, FILM_SIZE)), metrics.to_unit(batch.films)
+                rebuilt, films = metrics.to_unit(metrics.resize_film(made, film_size)), metrics.to_unit(batch.films)
                 found.append((metrics.psnr(rebuilt, films), metrics.ssim(rebuilt, films)))
         decoder.close()
     psnr, ssim = (torch.cat(each).mean().item() for each in zip(*found, strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.commands import Finished, StepFailed, run_latentray
+from benchmarks.commands import Finished, StepFailed, run_alone, run_latentray
 from benchmarks.inputs import Options, say
 from benchmarks.job import medvae_weights
 from benchmarks.report import Row
@@ -55,9 +55,8 @@ def _measured(command: Path, folder: Path, files: list[Path], *, width: int) -> 
     codec, archive, films = folder / "codec", folder / "codes.zarr", {count: _films(files[:count], folder) for count in (1, len(files))}
     run_latentray("import-checkpoint", str(weights), "--out", str(codec), "--resolution", str(SIDE))
     theirs = {count: _theirs(command, some, folder / f"codes-{count}", hub=folder / "hub") for count, some in films.items()}
-    done = _ours(codec, films[len(files)], archive, "none")
-    measured = _ours(codec, films[len(files)], folder / "quality.zarr", "full").report
-    quality = {"PSNR dB": measured["psnr"], "SSIM": measured["ssim"]}
+    done = _ours(codec, films[len(files)], archive)
+    quality = _quality(codec, films[len(files)], archive)
     off = _difference(archive, folder / f"codes-{len(files)}", limit=LIMITS["bf16"])
     ours = len(files) / sum(sum(receipt.seconds.values()) for receipt in read_receipts(archive))
     rate = _rate(theirs, len(files))
@@ -88,9 +87,17 @@ def _theirs(command: Path, films: Path, out: Path, *, hub: Path) -> float:
     return perf_counter() - start
 
 
-def _ours(codec: Path, films: Path, archive: Path, metrics: str) -> Finished:
+def _ours(codec: Path, films: Path, archive: Path) -> Finished:
     where = ("--archive", str(archive), "--codec", str(codec), "--film-size", str(SIDE))
-    return run_latentray("encode", str(films), *where, "--workers", "0", "--metrics", metrics, "--quiet", "--json")
+    return run_latentray("encode", str(films), *where, "--workers", "0", "--metrics", "none", "--quiet", "--json")
+
+
+def _quality(codec: Path, films: Path, archive: Path) -> dict[str, float]:
+    codes = archive.with_suffix(".pt")
+    torch.save(torch.from_numpy(open_archive(archive)["latent"].to_numpy().astype(np.float32)), codes)
+    arguments = {"source": str(films), "codec": str(codec), "codes": str(codes), "film_size": SIDE}
+    found: dict[str, float] = run_alone("benchmarks.job.encode_turns:measure_quality", **arguments)
+    return found
 
 
 def _rate(seconds: dict[int, float], films: int) -> float:

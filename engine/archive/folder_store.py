@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from engine.errors import ArchiveError
@@ -34,11 +34,15 @@ Room = Callable[[int], memoryview]  # so many bytes to write to, which may be th
 WHOLE = slice(None)  # of an object's bytes
 
 
-@dataclass(frozen=True)
 class FolderStore:
     """A folder on a file system with hard links; see `Store`."""
 
-    path: Path
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        self._place = os.fspath(place) or os.curdir  # as it is: to open an archive takes less than two Paths
+
+    @cached_property
+    def path(self) -> Path:
+        return Path(self._place)
 
     @property
     def where(self) -> str:
@@ -58,12 +62,12 @@ class FolderStore:
         return (self.path / folder).is_dir()
 
     def read(self, key: str) -> bytes:
-        place = f"{self.path}/{key}"  # many thousand records are read: this is quicker than a Path
+        place = f"{self._place}/{key}"  # many thousand records are read: this is quicker than a Path
         with clear_errors(place, doing="read"), open(place, "rb", buffering=0) as file:
             return file.read()
 
     def read_or_none(self, key: str) -> bytes | None:
-        place = f"{self.path}/{key}"
+        place = f"{self._place}/{key}"
         with clear_errors(place, doing="read"):
             try:
                 with open(place, "rb", buffering=0) as file:
@@ -72,7 +76,7 @@ class FolderStore:
                 return None
 
     def read_into(self, key: str, room: Room, part: slice = WHOLE) -> memoryview | None:
-        place = f"{self.path}/{key}"
+        place = f"{self._place}/{key}"
         with clear_errors(place, doing="read"):
             try:
                 return _read_part(place, room, part)

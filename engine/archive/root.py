@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from engine.archive.folder_store import ROOT_KEY
 from engine.archive.store import AnyPath, Store, is_url, open_store
 from engine.errors import ArchiveError, FingerprintMismatch
@@ -141,7 +143,7 @@ def examine(path: AnyPath) -> tuple[Root | None, str]:
             raise ArchiveError(f"there is no archive: {store.where}")
         return _unless_foreign(store, "is missing")
     try:
-        document = json.loads(raw)
+        document = orjson.loads(raw)
         attributes = document["attributes"]
         is_named = attributes["format"] == FORMAT
         is_whole = _has_seal(raw, attributes.get("seal", ""))

@@ -139,7 +139,7 @@ def is_url(place: AnyPath) -> bool:
 def open_store(place: AnyPath) -> Store:
     """The store at a path or URL, whether or not anything is there. Raises ArchiveError for a URL that nothing here can open."""
     if not is_url(place):
-        return FolderStore(Path(place))
+        return FolderStore(place)
     from engine.archive.object_store import ObjectStore  # here, since its library is an extra
 
     return ObjectStore(os.fspath(place))
@@ -161,7 +161,7 @@ def written_aside(target: AnyPath) -> Iterator[Path]:
         raise ArchiveError(f"there is something of that name already: {store.where}")
     with TemporaryDirectory(prefix="latentray-") as scratch:
         yield Path(scratch)
-        _upload(FolderStore(Path(scratch)), store)
+        _upload(FolderStore(scratch), store)
 
 
 @contextmanager

@@ -29,7 +29,8 @@ class Prepared:
     """A codec on its device. `encode` and `generate` take tensors from any device and work without gradients.
 
     `encode`: pixels [n, 1, R, R] in [-1, 1] -> codes [n, *shape] float32 on the gauge; the mean code for each film where the codec has no
-    encoder. `generate`: codes -> pixels [n, 1, R, R] float32 in [-1, 1]. Precision "fp32" is whole float32, not the TF32 of GPUs.
+    encoder. `generate`: codes -> pixels [n, 1, R, R] float32 in [-1, 1]; raises RuntimeError where no films were asked for.
+    Precision "fp32" is whole float32, not the TF32 of GPUs.
     `parity`: the gate's figures by stage, as plain JSON values. `fallbacks`: the choices that were left when this one was taken, as
     (backend, precision), for the gradient of refinement; none where a backend and a precision were asked for by name.
     """
@@ -51,23 +52,31 @@ class Prepared:
 
 
 def prepare(
-    codec: Codec, *, backend: Backend, precision: Precision, batch_size: int, device: str | None = None, gigaflops: float = 0.0
+    codec: Codec,
+    *,
+    backend: Backend,
+    precision: Precision,
+    batch_size: int,
+    device: str | None = None,
+    gigaflops: float = 0.0,
+    makes_films: bool = True,
 ) -> Prepared:
     """Moves the codec to `device` (the GPU where there is one), compiles it and checks it; takes seconds to minutes.
 
     "auto" is what `backends.choices` says for this codec, its device and `gigaflops`, the work that lies ahead; what the gate refuses is
-    logged with its figures, and the next choice is taken.
+    logged with its figures, and the next choice is taken. With `makes_films` False the generator is neither built nor judged, which for a
+    heavy codec is most of the time.
     Raises BackendError where a backend or precision that was asked for is not available, does not build, or fails the gate.
     """
     codec.to(find_device(device))
-    return _first_accepted(codec, choices(codec, backend, precision, gigaflops=gigaflops), batch_size=batch_size)
+    return _first_accepted(codec, choices(codec, backend, precision, gigaflops=gigaflops), batch_size=batch_size, makes_films=makes_films)
 
 
-def _first_accepted(codec: Codec, options: list[tuple[str, str]], *, batch_size: int) -> Prepared:
+def _first_accepted(codec: Codec, options: list[tuple[str, str]], *, batch_size: int, makes_films: bool = True) -> Prepared:
     for at, (backend, precision) in enumerate(options):
         left = tuple(options[at + 1 :])
         try:
-            return _build(codec, backend, precision, batch_size=batch_size, left=left)
+            return _build(codec, backend, precision, batch_size=batch_size, left=left, makes_films=makes_films)
         except BackendError as error:
             if not left:
                 raise
@@ -75,7 +84,9 @@ def _first_accepted(codec: Codec, options: list[tuple[str, str]], *, batch_size:
     raise AssertionError("there is always a choice")
 
 
-def _build(codec: Codec, backend: str, precision: str, *, batch_size: int, left: tuple[tuple[str, str], ...]) -> Prepared:
+def _build(
+    codec: Codec, backend: str, precision: str, *, batch_size: int, left: tuple[tuple[str, str], ...], makes_films: bool
+) -> Prepared:
     def stage(name: str, network: nn.Module, probe: Callable[[Codec, int], Tensor], dtype: torch.dtype | None) -> Stage:
         run = build_backend(
             backend, network, (probe(codec, 2),), batch_size=batch_size, digest=codec.digest, name=name, precision=precision
@@ -83,8 +94,10 @@ def _build(codec: Codec, backend: str, precision: str, *, batch_size: int, left:
         return without_gradients(in_precision(run, codec.device, dtype), codec.device)
 
     dtype = DTYPES[precision]
-    generator = codec.frozen_generator(dtype or torch.float32, norm_kernel=backend in ("eager", "cudagraphs")).to(codec.device)
-    generate = stage("generate", generator, probe_latents, None if codec.has_frozen_generator else dtype)
+    generate = None
+    if makes_films:
+        generator = codec.frozen_generator(dtype or torch.float32, norm_kernel=backend in ("eager", "cudagraphs")).to(codec.device)
+        generate = stage("generate", generator, probe_latents, None if codec.has_frozen_generator else dtype)
     encode = _mean_of(codec) if codec.encoder is None else stage("encode", codec.encoder, probe_pixels, dtype)
     if codec.device.type == "cpu" and encode_gflop(codec) < LIGHT_GFLOP:
         encode = in_one_thread(encode)
@@ -95,21 +108,23 @@ def _build(codec: Codec, backend: str, precision: str, *, batch_size: int, left:
         precision=precision,
         batch_size=batch_size,
         encode=encode,
-        generate=generate,
+        generate=generate or _no_films,
         parity=_judge(codec, encode, generate, backend=backend, precision=precision, batch_size=batch_size),
         fallbacks=left,
     )
 
 
-def _judge(codec: Codec, encode: Stage, generate: Stage, *, backend: str, precision: str, batch_size: int) -> dict[str, Any]:
-    """The figures of both stages; raises BackendError with them where one fails."""
+def _judge(codec: Codec, encode: Stage, generate: Stage | None, *, backend: str, precision: str, batch_size: int) -> dict[str, Any]:
+    """The figures of the stages that there are; raises BackendError with them where one fails."""
     is_reference = (backend, precision) == ("eager", "fp32")
     if is_reference and codec.device.type == "cpu" and not codec.has_frozen_generator:
         return {"skipped": "eager fp32 is what the others are compared with"}
     rows = min(batch_size, 3) if backend == "eager" else batch_size  # eager has no batch shape of its own to get wrong
-    stages: list[tuple[str, Stage, Stage, Callable[[Codec, int], Tensor]]] = [("generate", generate, codec.generate, probe_latents)]
+    stages: list[tuple[str, Stage, Stage, Callable[[Codec, int], Tensor]]] = []
     if codec.has_encoder:
-        stages.insert(0, ("encode", encode, codec.encode, probe_pixels))
+        stages.append(("encode", encode, codec.encode, probe_pixels))
+    if generate is not None:
+        stages.append(("generate", generate, codec.generate, probe_latents))
     figures = {}
     for name, stage, eager, probe in stages:
         compares = not is_reference or (name == "generate" and codec.has_frozen_generator)
@@ -135,6 +150,10 @@ def judge(
             f"backend {backend} {precision} fails the parity gate, relative difference of its {name} stage: {', '.join(found.faults())}"
         )
     return found.to_json()
+
+
+def _no_films(latents: Tensor) -> Tensor:
+    raise RuntimeError("this codec was prepared to make no films")
 
 
 def _mean_of(codec: Codec) -> Stage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -25,11 +26,21 @@ class CodecCost:
     decompose: float = 0.0
 
 
+_COUNTED: WeakKeyDictionary[Codec, CodecCost] = WeakKeyDictionary()
+
+
 def codec_cost(codec: Codec) -> CodecCost:
-    """The matrix products and convolutions of one film through the networks, as they run (`Codec.frozen_generator`); a second's work.
+    """The matrix products and convolutions of one film through the networks, as they run (`Codec.frozen_generator`); seconds, and once.
 
     What is not counted, norms and activations, is bound by memory and not by arithmetic. Perceptual terms of a loss come on top.
     """
+    found = _COUNTED.get(codec)
+    if found is None:
+        found = _COUNTED[codec] = _counted(codec)
+    return found
+
+
+def _counted(codec: Codec) -> CodecCost:
     heads = [codec.coarse[resolution] for resolution in sorted(codec.coarse)]
     generators = {head.resolution: codec.frozen_generator(torch.float32, head=head) for head in heads}
     generators[codec.recipe.resolution] = codec.frozen_generator(torch.float32)

@@ -98,6 +98,15 @@ def test_codec_without_encoder_starts_from_its_mean_code() -> None:
     assert set(ready.parity) == {"generate"}
 
 
+def test_without_films_the_generator_is_neither_built_nor_judged(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "frozen_generator", None)
+    ready = prepare(codec, backend="eager", precision="bf16", batch_size=3, device="cpu", makes_films=False)
+    assert set(ready.parity) == {"encode"}
+    assert ready.encode(pixels(3)).shape == (3, *CODE)
+    with pytest.raises(RuntimeError, match="prepared to make no films"):
+        ready.generate(torch.zeros(1, *CODE))
+
+
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_a_network_that_mixes_images_is_refused_with_its_figures(batch_size: int) -> None:
     with pytest.raises(BackendError, match=r"eager bf16 fails the parity gate.*encode stage: .*batch_of_one \d.* \(limit 0.05\)"):
