@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from benchmarks.machine import machine_folder
@@ -78,24 +79,34 @@ class Results:
 
 
 def begin_results(folder: Path, head: Head) -> Results:
-    """A new file for a run under `folder`/<machine>, empty of rows. Never touches an existing file."""
+    """What a run has found before it measures anything: a name under `folder`/<machine>, and no file yet, so that a run that is ended by
+    anyone leaves none without rows. Raises OSError for a folder that cannot be written to."""
     folder = folder / machine_folder(head.machine)
     folder.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=folder).close()
     stem = datetime.fromisoformat(head.time).strftime("%Y-%m-%dT%H%M%SZ") + ("" if head.size == "whole" else f"-{head.size}")
-    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-        path = folder / f"{stem}{suffix}.jsonl"
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        return write_results(Results(head=head, rows=(), path=path))
-    raise ConfigError(f"a hundred results of this second are already there: {folder}")
+    return Results(head=head, rows=(), path=folder / f"{stem}.jsonl")
 
 
 def add_rows(results: Results, benchmark: str, rows: Sequence[Row], seconds: float) -> Results:
-    """The file with the rows of one benchmark more, so that a run that is stopped leaves what it had measured."""
+    """The file with the rows of one benchmark more, so that a run that is stopped leaves what it had measured.
+
+    The first rows make it, under a name that no other run has: never is an existing file touched.
+    """
     head = replace(results.head, seconds=results.head.seconds | {benchmark: round(seconds, 1)})
-    return write_results(replace(results, head=head, rows=(*results.rows, *rows)))
+    path = results.path if results.head.seconds else _new_file(results.path)
+    return write_results(replace(results, head=head, rows=(*results.rows, *rows), path=path))
+
+
+def _new_file(path: Path) -> Path:
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        found = path.with_stem(path.stem + suffix)
+        try:
+            found.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return found
+    raise ConfigError(f"a hundred results of this second are already there: {path.parent}")
 
 
 def write_results(results: Results) -> Results:

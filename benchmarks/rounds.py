@@ -34,19 +34,15 @@ def measure(names: Sequence[str], options: Options, *, rounds: int, out: Path, s
     found: dict[str, list[list[Row]]] = {name: [] for name in names}
     seconds = dict.fromkeys(names, 0.0)
     refusal = StepFailed if len(names) == 1 else LatentrayError
-    try:
-        for number, name in product(range(rounds), names):
-            say(f"{name}, round {number + 1} of {rounds}" if rounds > 1 else name)
-            began = perf_counter()
-            found[name].append(run_one(name, options, refusal))
-            seconds[name] += perf_counter() - began
-            if number == rounds - 1:
-                rows = joined(found[name])
-                results = add_rows(results, name, rows, seconds[name])
-                show(_told(name, rows, seconds[name]))
-    finally:
-        if not results.rows:
-            results.path.unlink()
+    for number, name in product(range(rounds), names):
+        say(f"{name}, round {number + 1} of {rounds}" if rounds > 1 else name)
+        began = perf_counter()
+        found[name].append(run_one(name, options, refusal))
+        seconds[name] += perf_counter() - began
+        if number == rounds - 1:
+            rows = joined(found[name])
+            results = add_rows(results, name, rows, seconds[name])
+            show(_told(name, rows, seconds[name]))
     show(f"\n{seconds_table(results)}")
     return results
 

@@ -1,4 +1,4 @@
-"""Whole runs with films and archive in an S3 store, on a server that fails 5 % and stalls 1 % of requests: the bytes are a disk's."""
+"""Whole runs, films and archive with layers in an S3 store, on a server that fails 5 % and stalls 1 % of requests: a disk's bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from engine.errors import FingerprintMismatch
 from tests.s3_server import BUCKET, SECRET, Faults, environment, flaky, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {"film_size": 64, "shard_rows": 8, "quiet": True}
+SETTINGS = {"film_size": 64, "shard_rows": 8, "fidelity": "lossless", "quiet": True}
 FAULTS = {"fail": 0.05, "stall": 0.01, "repeat": 0.02, "lose": 0.02}
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -60,6 +60,7 @@ def undisturbed(films_url: str, small_codec: Path, tmp_path: Path) -> FolderStor
 def assert_equal(url: str, undisturbed: FolderStore) -> None:
     store = ObjectStore(url)
     assert rows(store) == rows(undisturbed)
+    assert any(key.startswith("layer/c/") for key in rows(store))
     assert read_root(url).attributes["content"] == read_root(undisturbed.path).attributes["content"]
     assert verify_archive(url) == []
     everything = b"".join(store.read(key) for key, _ in store.walk())
@@ -101,6 +102,8 @@ def test_workers_that_write_through_faults_lose_nothing(
         "64",
         "--shard-rows",
         "8",
+        "--fidelity",
+        "lossless",
         "--quiet",
     ]
     with flaky(endpoint, faults) as proxy:
