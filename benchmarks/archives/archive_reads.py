@@ -41,7 +41,7 @@ def rows(options: Options) -> Iterator[Row]:
     All sizes take turns, so that the processes of a row lie as far from one another as the run is long: what disturbs a machine for
     minutes is then in the spread.
     """
-    sizes = options.pick(quick=(200,), nightly=(1000, FULL_BAR_ROWS), whole=(1000, FULL_BAR_ROWS, 1_000_000))
+    sizes = options.pick(quick=(200,), nightly=(FULL_BAR_ROWS,), whole=(1000, FULL_BAR_ROWS, 1_000_000))
     turns, seconds = options.pick(quick=1, nightly=3, whole=3), options.pick(quick=0.3, nightly=0.5, whole=4.0)
     options.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
