@@ -19,7 +19,7 @@ QUESTION = "How quickly are codes found again, how many bytes do they take, and 
 TIMED = (
     "Timed, imports done and files in the page cache: `open`, from a path to a handle whose shape is known; `random row`, one code as an "
     "array, of a row drawn at random, from a handle that is open; `full read`, from the path to all codes in one array in memory. So the "
-    "whole read of `.pt` is in its `open`, and its rows come from memory. A process a format and turn, and all sizes take turns. Not timed: "
+    "whole read of `.pt` is in its `open`, and its rows come from memory. A process a format and turn; sizes take turns. Not timed: "
     "imports, closing, a first turn of each (unless it takes all its time). `ratio`: the other's time by that of latentray's quick door. "
     "`disk bytes/row`: what the file system gives away. Checked: every code that was read is the one that was written."
 )
@@ -42,7 +42,7 @@ def rows(options: Options) -> Iterator[Row]:
     minutes is then in the spread.
     """
     sizes = options.pick(quick=(200,), nightly=(FULL_BAR_ROWS,), whole=(1000, FULL_BAR_ROWS, 1_000_000))
-    turns, seconds = options.pick(quick=1, nightly=3, whole=3), options.pick(quick=0.3, nightly=0.5, whole=4.0)
+    turns, seconds = options.pick(quick=1, nightly=3, whole=3), options.pick(quick=0.3, nightly=0.4, whole=4.0)
     options.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         measured = [_made(count, Path(scratch)) for count in sizes]

@@ -53,7 +53,7 @@ RateForms = Callable[[CodecRates, FilmSet], Iterator[tuple[Rated, float | None]]
 
 def rows(options: Options) -> Iterator[Row]:
     """Of each set of films in turn: a row a codec and form, a PCA size, a thumbnail and a picture codec at each number of bytes."""
-    films = rated_films(options, measured=options.pick(quick=2, nightly=12, whole=32), size=256 if options.quick else 1024)
+    films = rated_films(options, measured=options.pick(quick=2, nightly=FEWEST_FILMS, whole=32), size=256 if options.quick else 1024)
     default = replace(options, codec=None)
     sized = codec_directory(default, components=options.pick(quick=None, nightly=None, whole=max(PCA_SIZES)))
     budgets = options.pick(quick=(1024,), nightly=(256, 1024), whole=(128, 256, 512, 1024, 2048))

@@ -42,7 +42,9 @@ def rows(options: Options) -> Iterator[Row]:
     """The same films three ways."""
     settings: dict[str, Any] = {"channels": CHANNELS, "films": 48, "slots": 8, "most_steps": MOST_STEPS, "repeats": 2}
     settings |= options.pick(
-        quick={"channels": CHANNELS[:3], "films": 12, "slots": 3, "most_steps": 20}, nightly={"channels": CHANNELS[:3]}, whole={}
+        quick={"channels": CHANNELS[:3], "films": 12, "slots": 3, "most_steps": 20},
+        nightly={"channels": CHANNELS[:3], "films": 40},
+        whole={},
     )
     say(f"slots: {settings['films']} films, {settings['slots']} at once")
     try:

@@ -26,8 +26,8 @@ _CHECKSUM_BYTES = 4
 _WHOLE = google_crc32c.value(bytes(_CHECKSUM_BYTES))  # of any bytes that are followed by their own crc32c: no bytes have 0
 _PLACE = struct.Struct("<QQ")  # of an inner chunk in its shard: offset and bytes, all ones where there is none
 _ABSENT = 2**64 - 1
-_MOST_THREADS = 16
-_BYTES_A_TASK = 2**23  # of codes that lie together: a huge page that two threads fill at once is cleared by both, a fifth of a read
+_MOST_THREADS, _BYTES_WORTH_A_THREAD = 16, 2**22
+_BYTES_OF_NEIGHBOURS = 2**23  # for one thread: a huge page that two fill at once is cleared by both, which took a seventh of a read
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Found = TypeVar("Found")
 
@@ -100,8 +100,7 @@ class CodeReader:
             first = shard * self._layout.shard_rows + inner * self._layout.inner_rows
             out[places] = self._decoded(self._inner_chunk(shard, inner))[[wanted[place] - first for place in places]]
 
-        a_task = max(1, _BYTES_A_TASK // (self._layout.inner_rows * self._row_bytes))
-        self._in_threads(lambda some: list(map(fill, some)), [groups[first : first + a_task] for first in range(0, len(groups), a_task)])
+        self._in_threads(fill, groups, rows_each=self._layout.inner_rows)
         return out
 
     def _all(self) -> Column:
@@ -117,9 +116,7 @@ class CodeReader:
                 else:  # the last one is padded with fill
                     part[...] = self._decoded(chunk)[: len(part)]
 
-        shards, together = range(-(-len(self) // shard_rows)), -(-_BYTES_A_TASK // (shard_rows * self._row_bytes))
-        runs = [shards[first : first + together] for first in range(0, len(shards), together)]
-        self._in_threads(lambda run: list(map(fill, run)), runs)
+        self._in_threads(fill, range(-(-len(self) // shard_rows)), rows_each=shard_rows)
         return out
 
     def _chunk_of(self, row: int) -> tuple[int, int]:
@@ -168,14 +165,22 @@ class CodeReader:
     def _key(self, shard: int) -> str:
         return f"latent/c/{shard}{self._suffix}"
 
-    def _in_threads(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> None:
+    def _in_threads(self, fill: Callable[[Any], None], parts: Sequence[Any], *, rows_each: int) -> None:
+        """Calls `fill` with each part, for which so many rows are decompressed; neighbours are filled by one thread."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = min(_MOST_THREADS, cores, len(tasks))
-        if threads <= 1:
-            self._checked(lambda: list(map(work, tasks)))
+        bytes_each = rows_each * self._row_bytes
+        threads = min(_MOST_THREADS, cores, 1 + len(parts) * bytes_each // _BYTES_WORTH_A_THREAD)
+        together = max(1, min(_BYTES_OF_NEIGHBOURS // bytes_each, -(-len(parts) // threads)))
+
+        def fill_some(first: int) -> None:
+            for part in parts[first : first + together]:
+                fill(part)
+
+        if threads == 1:
+            self._checked(lambda: list(map(fill, parts)))
             return
         with ThreadPoolExecutor(threads) as pool:
-            self._checked(lambda: list(pool.map(work, tasks)))
+            self._checked(lambda: list(pool.map(fill_some, range(0, len(parts), together))))
 
     def _checked(self, decode: Callable[[], Found]) -> Found:
         try:
