@@ -47,7 +47,7 @@ def rows(options: Options) -> Iterator[Row]:
             yield from linear.rows(workers)
         yield from SceneBench(folder / "refined", _refined(options, label, codec, files)).rows(0)
         yield from SceneBench(folder / "deep", _deep(options, folder, files)).rows(0)
-        yield from medvae_rows(options, folder, spaced(files, options.pick(quick=2, nightly=3, whole=9)))
+        yield from medvae_rows(options, folder, spaced(files, 2 if options.quick else 9))
 
 
 def workers_of(options: Options) -> list[int]:

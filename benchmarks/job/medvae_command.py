@@ -30,7 +30,10 @@ INPUT = ("-model_name", "medvae_4_1_2d", "-modality", "xray", "-device", "cpu")
 
 
 def medvae_rows(options: Options, folder: Path, files: list[Path]) -> Iterator[Row]:
-    """Both commands over the films; one row says why where the package is not installed."""
+    """Both commands over the films; one row says why where the package is not installed, or the run is to be short."""
+    if options.nightly:
+        yield Row(benchmark=NAME, step=f"{LABEL}: {COMMAND}", unavailable="not in the nightly run, two minutes: latentray bench encode")
+        return
     command = find_command()
     if command is None:
         reason = f"no {COMMAND} on the path nor in {VARIABLE}; pip install medvae, best in an environment of its own"

@@ -56,7 +56,7 @@ def rows(options: Options) -> Iterator[Row]:
     films = rated_films(options, measured=options.pick(quick=2, nightly=FEWEST_FILMS, whole=32), size=256 if options.quick else 1024)
     default = replace(options, codec=None)
     sized = codec_directory(default, components=options.pick(quick=None, nightly=None, whole=max(PCA_SIZES)))
-    budgets = options.pick(quick=(1024,), nightly=(256, 1024), whole=(128, 256, 512, 1024, 2048))
+    budgets = options.pick(quick=(1024,), nightly=(1024,), whole=(128, 256, 512, 1024, 2048))
     targets = options.pick(quick=("psnr=30",), nightly=("psnr=40",), whole=("psnr=30", "psnr=35", "psnr=40", "lossless"))
     yield from compare(codec_directories(options), films, eye=DEMO, sized=sized, budgets=budgets, targets=targets)
 
