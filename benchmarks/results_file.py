@@ -79,8 +79,10 @@ class Results:
 
 
 def begin_results(folder: Path, head: Head) -> Results:
-    """What a run has found before it measures anything: a name under `folder`/<machine>, and no file yet, so that a run that is ended by
-    anyone leaves none without rows. Raises OSError for a folder that cannot be written to."""
+    """What a run has found before it measures anything: the name of a file under `folder`/<machine>, and no file.
+
+    So a run that is killed leaves none without rows. Raises OSError for a folder that cannot be written to.
+    """
     folder = folder / machine_folder(head.machine)
     folder.mkdir(parents=True, exist_ok=True)
     TemporaryFile(dir=folder).close()

@@ -21,6 +21,7 @@ NAME = "archive"
 BYTES_BAR = Bar(bound=1.02, sense="at most")
 WRITTEN_ROWS = 64 * 1024
 LEVELS = (1, 2, 3)
+BYTES = "bytes of `latent`"
 VERBS = ("status", *(f"verify --level {level}" for level in LEVELS))
 VERB_TURNS = 5  # of a process, as long as its share of seconds lasts
 
@@ -42,37 +43,37 @@ class Costs:
                 self._failed = str(error)
 
     def rows(self) -> Iterator[Row]:
-        """Bytes, then the verbs; an archive that is not whole has no speed."""
-        ok, problems = (sum(each[name] for each in self._turns) for name in ("ok", "problems"))
-        failed = self._failed
-        if not failed and (ok != self._count * len(self._turns) or problems):
-            failed = f"{ok // len(self._turns)} of {self._count} rows are ok, with {problems} problems"
+        """Bytes, then the verbs; an archive that is not whole has neither."""
+        steps = {verb: f"{self._count:,} rows, {verb}" for verb in (BYTES, *VERBS)}
+        reason = self._reason()
+        if reason:
+            yield from (Row(benchmark=NAME, step=step, failed=reason) for step in steps.values())
+            return
         quality = {"rows ok": self._count, "problems": 0.0}
-        step = f"{self._count:,} rows, bytes of `latent`"
-        if failed:
-            yield Row(benchmark=NAME, step=step, failed=failed)
-        else:
-            found = run_alone("benchmarks.archives.archive_costs:weigh", path=self._path, rows=self._count)
-            yield Row(
-                benchmark=NAME,
-                step=step,
-                unit="bytes/row",
-                values=(found["latent"],),
-                value_of="whole",
-                ratio=found["latent"] / found["compressed"],
-                ratio_to="the compressed codes alone",
-                bar=BYTES_BAR,
-                quality=quality,
-                figures={"bytes/row": found["all"], "shard rows": found["shard rows"]},
-            )
+        found = run_alone("benchmarks.archives.archive_costs:weigh", path=self._path, rows=self._count)
+        yield Row(
+            benchmark=NAME,
+            step=steps[BYTES],
+            unit="bytes/row",
+            values=(found["latent"],),
+            value_of="whole",
+            ratio=found["latent"] / found["compressed"],
+            ratio_to="the compressed codes alone",
+            bar=BYTES_BAR,
+            quality=quality,
+            figures={"bytes/row": found["all"], "shard rows": found["shard rows"]},
+        )
         for verb in VERBS:
-            step = f"{self._count:,} rows, {verb}"
-            if failed:
-                yield Row(benchmark=NAME, step=step, failed=failed)
-                continue
-            blocks = [each["seconds"][verb] for each in self._turns]
+            blocks = [turn["seconds"][verb] for turn in self._turns]
             values = tuple(chain.from_iterable(blocks))
-            yield Row(benchmark=NAME, step=step, unit="s", values=values, blocks=tuple(map(len, blocks)), quality=quality)
+            yield Row(benchmark=NAME, step=steps[verb], unit="s", values=values, blocks=tuple(map(len, blocks)), quality=quality)
+
+    def _reason(self) -> str:
+        """Why there is nothing to tell of the archive, "" where all its rows were found and nothing is wrong with them."""
+        if self._failed:
+            return self._failed
+        ok, problems = min(turn["ok"] for turn in self._turns), sum(turn["problems"] for turn in self._turns)
+        return "" if ok == self._count and not problems else f"{ok} of {self._count} rows are ok, with {problems} problems"
 
 
 def look(*, path: str, seconds: float) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from benchmarks.inputs import line_up, say
 from benchmarks.job.encode_turns import DECODE, ENCODE, LOOP, MODEL, PLAIN
 from benchmarks.report import Bar, Row
 from benchmarks.timing import paired_ratio
+from engine.archive.code_reader import open_codes
 from engine.archive.commits import read_receipts
-from engine.archive.reader import fingerprint_parts, open_archive
+from engine.archive.reader import fingerprint_parts
 from engine.code_step import round_to_step
 from engine.config import EngineConfig, RefineConfig
 from engine.encode.parity import Difference
@@ -159,8 +160,8 @@ class SceneBench:
         return found
 
     def _expected(self, count: int) -> Tensor:
-        codes = open_archive(self._folder / REFERENCE)["latent"].to_numpy().astype(np.float32)
-        return torch.from_numpy(codes[np.arange(count) % len(codes)])
+        codes = stored_codes(self._folder / REFERENCE)
+        return codes[torch.arange(count) % len(codes)]
 
     def _codes_off(self, name: str) -> float:
         """Verifies an archive and holds each of its codes against the reference's code of the same film; the largest difference.
@@ -169,7 +170,7 @@ class SceneBench:
         """
         archive = self._folder / name
         run_latentray("verify", str(archive), "--level", "2")
-        codes = torch.from_numpy(open_archive(archive)["latent"].to_numpy().astype(np.float32))
+        codes = stored_codes(archive)
         off, forgiven = differences(codes, self._expected(len(codes)), self._grid(name))
         if not forgiven <= (TOLERANCE[REFINED] if self._scene.steps else TOLERANCE[_precision_of(archive)]):
             raise StepFailed(f"codes of {name} differ from the reference by this part of their length: {forgiven:.4f}")
@@ -178,6 +179,11 @@ class SceneBench:
     def _grid(self, name: str) -> float:
         """The step to whose multiples the codes of an archive are rounded, 0 where they are not."""
         return float(fingerprint_parts(self._folder / name)["latent"].get("step", 0.0))
+
+
+def stored_codes(archive: Path) -> Tensor:
+    """The codes of an archive, [N, *code] float32."""
+    return torch.from_numpy(open_codes(archive).read().astype(np.float32))
 
 
 def differences(codes: Tensor, expected: Tensor, grid: float) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from PIL import Image
 from benchmarks.commands import Finished, StepFailed, run_alone, run_latentray
 from benchmarks.inputs import Options, say
 from benchmarks.job import medvae_weights
+from benchmarks.job.encode_scene import stored_codes
 from benchmarks.report import Row
 from engine.archive.commits import read_receipts
 from engine.archive.reader import open_archive
@@ -97,7 +98,7 @@ def _ours(codec: Path, films: Path, archive: Path) -> Finished:
 
 def _quality(codec: Path, films: Path, archive: Path) -> dict[str, float]:
     codes = archive.with_suffix(".pt")
-    torch.save(torch.from_numpy(open_archive(archive)["latent"].to_numpy().astype(np.float32)), codes)
+    torch.save(stored_codes(archive), codes)
     arguments = {"source": str(films), "codec": str(codec), "codes": str(codes), "film_size": SIDE}
     found: dict[str, float] = run_alone("benchmarks.job.encode_turns:measure_quality", **arguments)
     return found
@@ -113,10 +114,9 @@ def _rate(seconds: dict[int, float], films: int) -> float:
 
 def _difference(archive: Path, niftis: Path, *, limit: float) -> float:
     """The largest relative difference of a film's code; raises StepFailed where it is more than half precision explains."""
-    data = open_archive(archive)
-    names = [str(name) for name in data["sample_id"].to_numpy()]
+    names = [str(name) for name in open_archive(archive)["sample_id"].to_numpy()]
     theirs = torch.from_numpy(np.stack([read_nifti(niftis / f"{name}.nii.gz") for name in names])[:, None])
-    off = Difference.between(torch.from_numpy(data["latent"].to_numpy().astype(np.float32)), theirs).relative
+    off = Difference.between(stored_codes(archive), theirs).relative
     if not off <= limit:
         raise StepFailed(f"codes of the job and of {COMMAND} differ by this part of their length: {off:.4f}")
     return off
